@@ -1,0 +1,1 @@
+//! Perf data in every form that sources send.
