@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# The ports of an installation: chosen once, kept in the state file, written into the configuration by `render`.
+
+default_ports() {
+    cat <<'END'
+broker_port 5672
+epmd_port 4370
+distribution_port 25673
+web_port 8082
+web_admin_port 8083
+collectd_admin_port 8084
+engines_admin_port 8090
+mongodb_port 27017
+END
+}
+
+# Where the operator changes a port.
+port_key() { # KEY
+    case $1 in
+        broker_port) echo 'port in etc/amqp.conf, listeners.tcp.1 in etc/rabbitmq/rabbitmq.conf, hyp_ready in etc/supervisord.d/rabbitmq-server.conf' ;;
+        epmd_port) echo 'ERL_EPMD_PORT in etc/rabbitmq/rabbitmq-env.conf, the command of epmd in etc/supervisord.d/rabbitmq-server.conf' ;;
+        distribution_port) echo 'DIST_PORT in etc/rabbitmq/rabbitmq-env.conf' ;;
+        web_port) echo 'the command in etc/supervisord.d/webserver.conf' ;;
+        web_admin_port) echo 'the admin address in etc/webserver.conf, hyp_ready in etc/supervisord.d/webserver.conf' ;;
+        collectd_admin_port) echo 'the admin address in etc/collectd.conf, hyp_ready in etc/supervisord.d/collectd.conf' ;;
+        engines_admin_port) echo 'the command and hyp_ready in etc/supervisord.d/amqp2engines.conf' ;;
+        mongodb_port) echo 'port in etc/mongodb.conf, etc/secrets/mongodb-uri, hyp_ready in etc/supervisord.d/mongodb.conf' ;;
+    esac
+}
+
+# The socket inodes that listen on a port, from the kernel's own tables.
+listeners() { # PORT
+    local hex
+    hex=$(printf '%04X' "$1")
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port="$hex" '$4 == "0A" && $2 ~ (":" port "$") { print $10 }'
+}
+
+is_taken() { # PORT
+    [ -n "$(listeners "$1")" ]
+}
+
+# True when every listener on the port is a process of this prefix.
+is_ours() { # PORT
+    local inode pid
+    for inode in $(listeners "$1"); do
+        pid=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "socket:\[$inode\]" 2>/dev/null | head -n 1 | cut -d / -f 3)
+        [ -n "$pid" ] && belongs_to_prefix "$pid" || return 1
+    done
+}
+
+# A port may be used by this installation when nobody listens on it, or we do.
+is_usable() { # KEY PORT
+    local port
+    for port in $(ports_from "$1" "$2"); do
+        ! is_taken "$port" || is_ours "$port" || return 1
+    done
+}
+
+# The engines' processes count upwards from theirs.
+ports_from() { # KEY PORT
+    if [ "$1" = engines_admin_port ]; then echo "$2 $(($2 + 1))"; else echo "$2"; fi
+}
+
+# Chooses each port: the one of the last time, else the default, else the next that is free.
+choose_ports() {
+    local key default wanted port step used=' '
+    while read -r key default; do
+        [ "$key" = mongodb_port ] && [ "$store" != mongodb ] && continue
+        wanted=$(state_get "$key")
+        wanted=${wanted:-$default}
+        port=$wanted
+        step=1
+        # The last digit of these is the process' number.
+        [ "$key" != engines_admin_port ] || step=10
+        until is_usable "$key" "$port" && is_unclaimed "$key" "$port" "$used"; do
+            port=$((port + step))
+            [ "$port" -lt 65535 ] || die "$exit_failed" "no free port above $wanted for $key"
+        done
+        if [ "$port" != "$wanted" ]; then
+            notice "port $wanted is taken by something that is not ours: ${key//_/ } is $port"
+            notice "  (to change it: $(port_key "$key"))"
+        fi
+        used+="$(ports_from "$key" "$port") "
+        state_set "$key" "$port"
+    done < <(default_ports)
+}
+
+# Neither chosen for another key in this run nor another key's default.
+is_unclaimed() { # KEY PORT USED
+    local key default port
+    for port in $(ports_from "$1" "$2"); do
+        [[ $3 != *" $port "* ]] || return 1
+    done
+    while read -r key default; do
+        [ "$key" = "$1" ] || [[ " $(ports_from "$1" "$2") " != *" $default "* ]] || return 1
+    done < <(default_ports)
+}
+
+port_of() { # KEY
+    local chosen
+    chosen=$(state_get "$1")
+    printf '%s\n' "${chosen:-$(default_ports | sed -n "s/^$1 //p")}"
+}

@@ -1,0 +1,111 @@
+# shellcheck shell=bash
+# What the machine must have: Debian's broker and supervisor, and to build a C compiler and Rust.
+
+readonly rust_needed=1.95
+broker_program=${broker_program:-/usr/lib/rabbitmq/bin/rabbitmq-server}
+policy_file=${policy_file:-/usr/sbin/policy-rc.d}
+readonly policy_mark='# Written by build-install.sh for the time of one installation.'
+
+# The Debian packages that are not there and needed.
+missing_packages() {
+    [ -x "$broker_program" ] || echo rabbitmq-server
+    have supervisord || echo supervisor
+    if [ -z "$executable" ]; then
+        # The linker's driver, and the compiler of the embedded database.
+        have cc || printf 'gcc\nlibc6-dev\n'
+    fi
+    if [ "$action" = package ]; then
+        have zstd || echo zstd
+    fi
+}
+
+system_packages() {
+    local missing
+    missing=$(missing_packages | tr '\n' ' ')
+    missing=${missing% }
+    if [ -n "$missing" ]; then
+        if [ "$no_deps" = yes ]; then
+            die "$exit_missing" "--no-deps was given, and these Debian packages are missing: $missing"
+        fi
+        if ! as_root; then
+            die "$exit_missing" "These Debian packages are missing. As root, run:
+    apt-get update && apt-get install --no-install-recommends -y $missing
+(it starts Debian's own broker; to avoid that: systemctl mask rabbitmq-server supervisor before it)
+and then this command again."
+        fi
+        have apt-get || die "$exit_missing" "this is not a Debian system; install these yourself: $missing"
+        # shellcheck disable=SC2086 # a list of names
+        install_packages $missing
+    fi
+    if [ "$store" = mongodb ] && ! have mongod && [ ! -s "$prefix/etc/secrets/mongodb-uri" ]; then
+        die "$exit_missing" "--store mongodb was chosen, and there is no mongod on this machine. Install MongoDB 4.4 or newer, or write
+the address of a server elsewhere, as one line mongodb://..., into $prefix/etc/secrets/mongodb-uri (mode 0600)."
+    fi
+}
+
+# Installs Debian packages without letting apt start their services.
+install_packages() { # NAME...
+    local ours_before=yes
+    [ -x "$broker_program" ] || ours_before=no
+    trap restore_policy EXIT
+    trap 'exit 143' TERM INT HUP
+    forbid_service_starts
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "$@"
+    restore_policy
+    trap - EXIT TERM INT HUP
+    local name
+    for name in "$@"; do
+        case $name in
+            rabbitmq-server) disable_unit rabbitmq-server ;;
+            supervisor) disable_unit supervisor ;;
+        esac
+    done
+    # Erlang came with the broker, and with it a port mapper for the whole machine.
+    [ "$ours_before" = yes ] || disable_unit epmd
+    notice "installed $*"
+}
+
+disable_unit() { # NAME
+    if have systemctl; then
+        systemctl disable "$1.service" || true
+        if [ "$1" = epmd ]; then systemctl disable epmd.socket || true; fi
+    fi
+    if [ -x "/etc/init.d/$1" ] && have update-rc.d; then update-rc.d "$1" disable || true; fi
+}
+
+# A policy that was there before stays in force for all services but these.
+forbid_service_starts() {
+    if [ -e "$policy_file" ] && ! grep -qF "$policy_mark" "$policy_file"; then
+        mv -f -- "$policy_file" "$policy_file.before-overstory"
+    fi
+    cat >"$policy_file" <<END
+#!/bin/sh
+$policy_mark
+case \$1 in rabbitmq-server | supervisor | epmd*) exit 101 ;; esac
+[ ! -x '$policy_file.before-overstory' ] || exec '$policy_file.before-overstory' "\$@"
+exit 0
+END
+    chmod 0755 "$policy_file"
+}
+
+restore_policy() {
+    if grep -qsF "$policy_mark" "$policy_file"; then rm -f -- "$policy_file"; fi
+    if [ -e "$policy_file.before-overstory" ]; then mv -f -- "$policy_file.before-overstory" "$policy_file"; fi
+}
+
+require_rust() {
+    if ! have cargo && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then PATH=$HOME/.cargo/bin:$PATH; fi
+    local found=none
+    if have rustc && have cargo; then
+        found=$(rustc --version 2>/dev/null | awk '{ print $2 }')
+        if [ -n "$found" ] && version_at_least "${found%%-*}" "$rust_needed"; then return; fi
+    fi
+    local how="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+    . \"\$HOME/.cargo/env\""
+    if have rustup; then how="rustup toolchain install stable --profile minimal && rustup default stable"; fi
+    die "$exit_missing" "The build needs rustc $rust_needed or newer (found: ${found:-none}). To get it, as the user that builds:
+    $how
+and then run this command again. A package made with --package installs without a compiler."
+}
