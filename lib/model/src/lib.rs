@@ -5,6 +5,7 @@
 
 pub mod alarm;
 pub mod clock;
+pub mod collectd;
 pub mod entity;
 pub mod event;
 pub mod ids;
