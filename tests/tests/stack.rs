@@ -1,0 +1,212 @@
+//! The whole stack, installed as an operator does, doing what it is for and surviving what happens to it.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use overstory_tests::stack::{Stack, processes_of};
+use overstory_tests::wait_for;
+use serde_json::{Value, json};
+
+/// The host's name as the connector and the engines report it.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    name.trim().to_owned()
+}
+
+/// Lets the engines resolve alarms after three seconds instead of a minute.
+fn resolve_quickly(stack: &Stack) {
+    let file = stack.prefix().join("etc/engines/alarms.conf");
+    let text = fs::read_to_string(&file).unwrap();
+    let changed: String = text
+        .lines()
+        .map(|line| if line.starts_with("resolve_after_s") { "resolve_after_s = 3\n".to_owned() } else { line.to_owned() + "\n" })
+        .collect();
+    assert_ne!(text, changed, "alarms.conf has no resolve_after_s");
+    fs::write(file, changed).unwrap();
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn a_fresh_install_shows_the_host_takes_events_and_leaves_nothing_behind() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let api = stack.admin().unwrap();
+    let host = host();
+
+    // The host's series, the engines' own statistics and the host's entity are there within 20 seconds.
+    for metric in ["cpu/percent-user", "memory/memory-used"] {
+        let path = format!("/api/v4/metrics?entity={host}&metric={metric}");
+        wait_for(&format!("series {metric}"), seconds(20), || {
+            let answer = api.get_ok(&path)?;
+            Ok(answer["data"].as_array().filter(|list| !list.is_empty()).map(|_| ()))
+        })
+        .unwrap();
+    }
+    wait_for("the engines' statistics", seconds(20), || {
+        let answer = api.get_ok("/api/v4/metrics?search=cps_evt_per_sec&limit=100")?;
+        Ok(answer["data"].as_array().filter(|list| !list.is_empty()).map(|_| ()))
+    })
+    .unwrap();
+    let entities = api.get_ok(&format!("/api/v4/entities?search={host}&limit=100")).unwrap();
+    assert!(entities["data"].as_array().unwrap().iter().any(|entity| entity["_id"] == host.as_str()), "{entities}");
+
+    // A configuration that the operator changes counts after a restart of its service.
+    resolve_quickly(&stack);
+    stack.call("service", &["amqp2engines", "restart"]).unwrap();
+
+    // A subscriber of canopsis.alerts hears of the alarm; the API shows it; OK resolves it.
+    let mut tail = stack
+        .command("amqp2tty")
+        .args(["canopsis.alerts", "--key", "#.disk-7/#", "--key", "*.*.*.resource.storm.disk-7", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut heard = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let event = |state: u8| {
+        json!({"connector": "test", "connector_name": "stack", "event_type": "check", "source_type": "resource",
+            "component": "storm", "resource": "disk-7", "state": state, "output": "the disk is full"})
+        .to_string()
+    };
+    stack.call("send_event", &["-j", &event(3)]).unwrap();
+    let alarm = wait_for("the alarm", seconds(15), || {
+        let answer = api.get_ok("/api/v4/alarms?opened=true&search=disk-7")?;
+        Ok(answer["data"].as_array().and_then(|list| list.first().cloned()))
+    })
+    .unwrap();
+    assert_eq!(alarm["v"]["state"]["val"], 3);
+    assert_eq!(alarm["v"]["status"]["val"], 1);
+    assert_eq!(alarm["entity"]["_id"], "disk-7/storm");
+    stack.call("send_event", &["-j", &event(0)]).unwrap();
+    wait_for("the end of the alarm", seconds(20), || {
+        let answer = api.get_ok("/api/v4/alarms?opened=false&search=disk-7")?;
+        Ok(answer["data"].as_array().filter(|list| !list.is_empty()).map(|_| ()))
+    })
+    .unwrap();
+    let mut changes = Vec::new();
+    for line in heard.by_ref() {
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        changes.push(line["body"]["change"].as_str().unwrap().to_owned());
+        if changes.last().is_some_and(|change| change == "resolve") {
+            break;
+        }
+    }
+    assert_eq!(changes.first().map(String::as_str), Some("create"));
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+
+    // The 2015 dialect, with a state in a string.
+    let old = json!({"connector": "nagios", "connector_name": "old", "event_type": "check", "source_type": "component",
+        "component": "relic", "state": "2", "state_type": "1", "output": "x", "perf_data": "load1=0.25;5;10;0;"});
+    stack.call("send_event", &["-j", &old.to_string()]).unwrap();
+    wait_for("the alarm of the 2015 event", seconds(15), || {
+        let answer = api.get_ok("/api/v4/alarms?opened=true&search=relic")?;
+        Ok(answer["data"].as_array().and_then(|list| list.first().cloned()).filter(|a| a["v"]["state"]["val"] == 2))
+    })
+    .unwrap();
+    assert!(api.get_ok("/api/v4/metrics?entity=relic&metric=load1").unwrap()["data"][0].is_object());
+
+    // Stopping leaves no process of the prefix behind.
+    let health = api.get_ok("/api/v4/healthcheck").unwrap();
+    assert!(health["services"].as_array().unwrap().iter().all(|service| service["is_running"] == true), "{health}");
+    stack.call("hypcontrol", &["stop"]).unwrap();
+    assert_eq!(stack.processes().unwrap(), []);
+    let prefix = stack.prefix();
+    drop(stack);
+    assert_eq!(processes_of(&prefix).unwrap(), []);
+    assert!(!prefix.exists(), "purge left {}", prefix.display());
+}
+
+/// The pid of a supervised program, from `hypcontrol status --json`.
+fn pid(stack: &Stack, program: &str) -> anyhow::Result<Option<u64>> {
+    let status = stack.status()?;
+    let services = status["services"].as_array().cloned().unwrap_or_default();
+    Ok(services
+        .iter()
+        .find(|service| service["name"] == program)
+        .filter(|service| service["state"] == "RUNNING")
+        .and_then(|service| service["pid"].as_u64()))
+}
+
+fn kill_9(pid: u64) {
+    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn every_program_that_is_killed_comes_back_and_the_stack_is_whole() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let programs = ["collectd", "amqp2engines:amqp2engines-0", "amqp2engines:amqp2engines-1", "webserver", "rabbitmq-server"];
+    for program in programs {
+        let before = pid(&stack, program).unwrap().unwrap_or_else(|| panic!("{program} does not run: {:?}", stack.status()));
+        kill_9(before);
+        wait_for(&format!("{program} again"), seconds(60), || {
+            Ok(pid(&stack, program)?.filter(|after| *after != before))
+        })
+        .unwrap();
+    }
+    // Whole again: an event passes from the API to an alarm.
+    passes_an_event(&stack, "after-kills");
+
+    // supervisord itself: its programs are stopped and started anew, none twice.
+    let supervisord = fs::read_to_string(stack.prefix().join("var/run/supervisord.pid")).unwrap();
+    kill_9(supervisord.trim().parse().unwrap());
+    stack.call("hypcontrol", &["start"]).unwrap();
+    let processes = stack.processes().unwrap();
+    for word in ["bin/webserver", "bin/collectd", "beam.smp", "supervisord"] {
+        let found: Vec<_> = processes.iter().filter(|(_, line)| line.contains(word)).collect();
+        assert_eq!(found.len(), 1, "{word}: {processes:#?}");
+    }
+    passes_an_event(&stack, "after-supervisord");
+}
+
+/// Sends a critical event for `component` and waits for its alarm.
+fn passes_an_event(stack: &Stack, component: &str) {
+    let event = json!({"connector": "test", "connector_name": "stack", "event_type": "check", "component": component,
+        "source_type": "component", "state": 3, "output": "x"});
+    wait_for("the event is taken", seconds(30), || stack.call("send_event", &["-j", &event.to_string()]).map(Some)).unwrap();
+    let api = wait_for("login", seconds(30), || stack.admin().map(Some)).unwrap();
+    wait_for("the alarm", seconds(40), || {
+        let answer = api.get_ok(&format!("/api/v4/alarms?opened=true&search={component}"))?;
+        Ok(answer["data"].as_array().filter(|list| !list.is_empty()).map(|_| ()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_real_collectd_gives_the_hosts_series() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let amqp = fs::read_to_string(stack.prefix().join("etc/amqp.conf")).unwrap();
+    let port = amqp.lines().find_map(|line| line.strip_prefix("port = ")).unwrap().trim().to_owned();
+    let password = fs::read_to_string(stack.prefix().join("etc/secrets/amqp")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().display();
+    let configuration = format!(
+        "Hostname \"real.example.org\"\nFQDNLookup false\nInterval 1\nBaseDir \"{base}\"\nPIDFile \"{base}/pid\"\n\
+         PluginDir \"/usr/lib/collectd\"\nTypesDB \"/usr/share/collectd/types.db\"\n\
+         LoadPlugin cpu\nLoadPlugin memory\nLoadPlugin load\nLoadPlugin amqp\n\
+         <Plugin cpu>\n  ReportByCpu false\n  ValuesPercentage true\n</Plugin>\n\
+         <Plugin amqp>\n  <Publish \"overstory\">\n    Host \"127.0.0.1\"\n    Port \"{port}\"\n    VHost \"canopsis\"\n\
+         User \"overstory\"\n    Password \"{}\"\n    Exchange \"amq.topic\"\n    Format \"JSON\"\n    StoreRates true\n\
+         </Publish>\n</Plugin>\n",
+        password.trim()
+    );
+    let file = directory.path().join("collectd.conf");
+    fs::write(&file, configuration).unwrap();
+    let mut collectd = Command::new("/usr/sbin/collectd").arg("-f").arg("-C").arg(&file).spawn().unwrap();
+    let api = stack.admin().unwrap();
+    let found = ["cpu/percent-user", "memory/memory-used", "load/load/shortterm"].iter().try_for_each(|metric| {
+        let path = format!("/api/v4/metrics?entity=real.example.org&metric={metric}");
+        wait_for(metric, seconds(30), || {
+            let answer = api.get_ok(&path)?;
+            Ok(answer["data"].as_array().filter(|list| !list.is_empty()).map(|_| ()))
+        })
+    });
+    collectd.kill().unwrap();
+    collectd.wait().unwrap();
+    found.unwrap();
+}
