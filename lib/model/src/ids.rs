@@ -23,6 +23,15 @@ pub fn random_id() -> String {
     text
 }
 
+/// The bytes as lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// Sixteen bytes that stand for one message, however often it is delivered.
 ///
 /// Made from the AMQP `message-id` that our publishers set, or from the message itself for publishers that set none.

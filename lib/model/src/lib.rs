@@ -6,12 +6,14 @@
 pub mod alarm;
 pub mod clock;
 pub mod collectd;
+pub mod credential;
 pub mod entity;
 pub mod event;
 pub mod ids;
 pub mod metric;
 pub mod notice;
 pub mod perf;
+pub mod permission;
 pub mod routing_key;
 pub mod state;
 
