@@ -134,8 +134,9 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/overstory-install.XXXXXX")
 log=$work.log
 (umask 077 && : >"$log")
+keep_log_at_exit=no
 step_number=0 step_count=0
-trap 'rm -rf -- "$work"' EXIT
+trap clean_up EXIT
 trap 'end_step; exit 130' INT
 trap 'end_step; exit 143' TERM HUP
 

@@ -91,11 +91,12 @@ start_stack() {
     fi
 }
 
-# The log of a run that went well belongs to the installation; that of a failed one stays where the message says.
+# The log of a run that went well belongs to the installation.
 keep_log() {
-    mv -f -- "$log" "$prefix/var/log/build-install.log"
-    give_to_owner "$prefix/var/log/build-install.log"
-    log=$prefix/var/log/build-install.log
+    local to=$prefix/var/log/build-install.log
+    rm -f -- "$to"
+    mv -- "$log" "$to"
+    give_to_owner "$to"
 }
 
 web_address() {
@@ -145,7 +146,6 @@ run_package() {
         step "build ($profile)" in_package tools build
     fi
     step "pack $name.tar.zst" pack "$name"
-    rm -f -- "$log"
     printf '\n%s (%s)\n' "$PWD/$name.tar.zst" "$(du -h -- "$name.tar.zst" | cut -f 1)"
     printf 'On the other machine: tar xf %s.tar.zst && %s/install.sh --start\n' "$name" "$name"
 }
@@ -172,7 +172,6 @@ run_uninstall() {
     if ! prefix_is_ours; then
         [ ! -e "$prefix" ] || die "$exit_refused" "$prefix was not made by this installer"
         printf 'Nothing is installed in %s.\n' "$prefix"
-        rm -f -- "$log"
         return
     fi
     settle_owner
@@ -202,7 +201,6 @@ run_uninstall() {
     elif [ -z "$only" ]; then
         printf '\nData is kept in %s/var/lib; --uninstall --purge removes it.\n' "$prefix"
     fi
-    rm -f -- "$log"
 }
 
 # The installed packages, each before what it requires.

@@ -76,7 +76,7 @@ step() { # TITLE FUNCTION ARGUMENT...
         trap - INT TERM HUP EXIT
         set -Eeu
         in_step=yes
-        trap 'printf "%s:%s: failed: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "$BASH_COMMAND" >&2' ERR
+        trap 'printf "%s:%s: failed: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "${BASH_COMMAND%%[[:cntrl:]]*}" >&2' ERR
         without_lock "$@"
     ) >>"$log" 2>&1 </dev/null &
     step_group=$!
@@ -92,6 +92,7 @@ step() { # TITLE FUNCTION ARGUMENT...
     step_group=
     if [ "$rc" != 0 ]; then
         printf 'failed after %ss\n' "$((SECONDS - began))"
+        keep_log_at_exit=yes
         explain_failure >&2
         exit "$rc"
     fi
@@ -108,7 +109,15 @@ explain_failure() {
     tail -n 20 "$log" | sed 's/^/    /'
 }
 
-# Ends a step that is under way, with all it started.
+# Ends a step that is under way, with all it started, and waits until it has put back what it changed.
 end_step() {
-    [ -z "${step_group:-}" ] || kill -TERM -- "-$step_group" 2>/dev/null || true
+    [ -n "${step_group:-}" ] || return 0
+    kill -TERM -- "-$step_group" 2>/dev/null || true
+    wait "$step_group" 2>/dev/null || true
+}
+
+# The log of a run that failed stays, where the message says.
+clean_up() {
+    rm -rf -- "$work"
+    [ "$keep_log_at_exit" = yes ] || rm -f -- "$log"
 }

@@ -148,12 +148,17 @@ remove_path() { # KIND HASH PATH
         c)
             rm -f -- "$at.new"
             if [ -f "$at" ]; then
-                if [ "$(hash_of "$at")" = "$2" ]; then rm -f -- "$at"; else notice "kept $3, which was changed here"; fi
+                if [ "$(hash_of "$at")" = "$2" ]; then rm -f -- "$at"; else notice_kept "$3, which was changed here"; fi
             fi
             ;;
         d) rmdir -- "$at" 2>/dev/null || true ;;
-        s) [ ! -e "$at" ] || notice "kept $3" ;;
+        s) [ ! -e "$at" ] || notice_kept "$3" ;;
     esac
+}
+
+# A purge keeps nothing.
+notice_kept() {
+    [ "$purge" = yes ] || notice "kept $1"
 }
 
 # Removes everything that a package put into the prefix, deepest paths first.

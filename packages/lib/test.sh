@@ -1,1 +1,117 @@
 # shellcheck shell=bash
+# `--test`: what the tests need, then every check and every test, counted.
+
+# Broker and supervisor for the fixtures; the real collectd; a subscriber in Python; the tools of the checks.
+readonly test_packages='rabbitmq-server supervisor collectd-core librabbitmq4 libyajl2 python3-venv python3-pika
+    shellcheck zstd curl gcc libc6-dev git procps'
+readonly secantus_version=0.7.0b3
+
+run_test() {
+    passed=0 failed=0 step_count=2
+    step 'system packages' test_system_packages
+    require_rust
+    secantus_dir=${OVERSTORY_TEST_CACHE:-${HOME:?}/.cache/overstory}/secantus
+    step 'MongoDB stand-in' make_secantus
+    export OVERSTORY_TEST_SECANTUS=$secantus_dir/bin/secantusd-py
+    [ "$long" = no ] || export OVERSTORY_TEST_LONG=1
+    export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+
+    cd "$source_dir" || exit
+    run_check 'shellcheck' check_shell
+    run_check 'cargo fmt' cargo fmt --all --check
+    run_check 'cargo clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
+    if cargo nextest --version >/dev/null 2>&1; then
+        run_suite 'tests' cargo nextest run --locked --workspace --no-fail-fast --no-tests=pass
+        run_suite 'doc tests' cargo test --locked --workspace --doc --no-fail-fast
+    else
+        run_suite 'tests' cargo test --locked --workspace --no-fail-fast
+    fi
+    run_check 'executable' cargo build --locked -p overstory
+    OVERSTORY_TEST_EXECUTABLE=$(target_dir)/debug/overstory
+    export OVERSTORY_TEST_EXECUTABLE
+    local file
+    for file in tests/shell/test_*.sh; do
+        run_suite "$file" bash "$file"
+    done
+    printf '\n%s passed, %s failed\n' "$passed" "$failed"
+    [ "$failed" = 0 ]
+}
+
+test_system_packages() {
+    local name missing=()
+    for name in $test_packages; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+    done
+    [ "${#missing[@]}" != 0 ] || return 0
+    [ "$no_deps" = no ] || die "$exit_missing" "--no-deps was given, and these Debian packages are missing: ${missing[*]}"
+    as_root || die "$exit_missing" "The tests need more Debian packages. As root, run:
+    apt-get update && apt-get install --no-install-recommends -y ${missing[*]}
+and then this command again."
+    install_packages "${missing[@]}"
+}
+
+# SecantusDB speaks MongoDB's protocol; it is a process of its own and nothing of it is linked or shipped.
+make_secantus() {
+    local wanted=$secantus_dir/.version-$secantus_version
+    [ ! -f "$wanted" ] || return 0
+    rm -rf -- "$secantus_dir"
+    mkdir -p -- "$(dirname -- "$secantus_dir")"
+    python3 -m venv "$secantus_dir"
+    "$secantus_dir/bin/pip" install --quiet "SecantusDB==$secantus_version"
+    touch "$wanted"
+}
+
+check_shell() {
+    local file files=(build-install.sh .ci/run)
+    for file in packages/*.sh packages/*/*.sh packages/rabbitmq-server/* tests/shell/*.sh; do
+        files+=("$file")
+    done
+    shellcheck -x "${files[@]}"
+}
+
+heading() { printf '\n== %s\n' "$1"; }
+
+count() { # PASSED FAILED
+    passed=$((passed + $1))
+    failed=$((failed + $2))
+}
+
+# Counts as one test.
+run_check() { # TITLE COMMAND...
+    local began=$SECONDS
+    heading "$1"
+    if "${@:2}" 9<&- </dev/null; then
+        count 1 0
+        printf '%s: ok, %ss\n' "$1" "$((SECONDS - began))"
+    else
+        count 0 1
+        printf '%s: FAILED, %ss\n' "$1" "$((SECONDS - began))"
+    fi
+}
+
+# Counts the tests that the command reports; a failure that its report does not explain counts as one more.
+run_suite() { # TITLE COMMAND...
+    local began=$SECONDS rc=0 ok bad output=$work/suite
+    heading "$1"
+    "${@:2}" 9<&- </dev/null > >(tee "$output") 2>&1 || rc=$?
+    wait $! || true
+    read -r ok bad < <(summarise <"$output")
+    if [ "$rc" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+    count "$ok" "$bad"
+    printf '%s: %s passed, %s failed, %ss\n' "$1" "$ok" "$bad" "$((SECONDS - began))"
+}
+
+# Adds up what test runners say: nextest's `Summary`, cargo's `test result:`, our own `N passed, N failed`.
+summarise() {
+    awk '
+        { gsub(/\033\[[0-9;]*m/, "") }
+        /^ *Summary \[/ || /^test result: / || /^[0-9]+ passed, [0-9]+ failed$/ {
+            for (i = 2; i <= NF; i++) {
+                word = $i
+                sub(/[,;.]$/, "", word)
+                if (word == "passed") ok += $(i - 1)
+                if (word == "failed" || (word == "out" && $(i - 1) == "timed")) bad += (word == "out" ? $(i - 2) : $(i - 1))
+            }
+        }
+        END { print ok + 0, bad + 0 }'
+}
