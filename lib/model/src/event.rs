@@ -1,4 +1,19 @@
 //! Events: what sources report, in one form whatever dialect they came in.
+//!
+//! [`parse`] reads the published forms, [`Event::to_body`] writes one; docs/EVENTS.md tells sources what counts.
+
+mod emit;
+mod fields;
+mod json;
+mod outcome;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod text;
+mod types;
+
+pub use outcome::{Limits, Note, Parsed, Reason, Reject};
+pub use parse::{oversized, parse, state_type};
 
 use std::collections::BTreeMap;
 
