@@ -70,21 +70,24 @@ tidy() {
 }
 
 run_tests() {
-    local name passed=0 failed=0 out
+    local name rc passed=0 failed=0 out
     out=$(mktemp)
     for name in $(compgen -A function test_); do
-        if (
+        # In the background, because `set -e` has no effect inside a condition.
+        (
             sandbox=$(mktemp -d "${TMPDIR:-/tmp}/overstory-test.XXXXXX")
             trap tidy EXIT
             copy_tree
-            set -e
             "$name"
-        ) >"$out" 2>&1; then
+        ) >"$out" 2>&1 &
+        rc=0
+        wait $! || rc=$?
+        if [ "$rc" = 0 ]; then
             passed=$((passed + 1))
             printf 'ok      %s\n' "$name"
         else
             failed=$((failed + 1))
-            printf 'FAILED  %s\n' "$name"
+            printf 'FAILED  %s (%s)\n' "$name" "$rc"
             sed 's/^/        /' "$out"
         fi
     done

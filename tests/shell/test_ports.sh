@@ -9,6 +9,7 @@ state_of() { # PREFIX KEY
 
 # Listens on a port, with one variable in its environment, and returns once it does.
 listen_on() { # PORT [VARIABLE]
+    # shellcheck disable=SC2016 # Perl's variables
     env -i "${2:-NOTHING=}" perl -MIO::Socket::INET -e '
         my $socket = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ARGV[0], Listen => 1, ReuseAddr => 1)
             or die "port $ARGV[0]: $!";
