@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Operators' commands.
+
+pub mod service;
