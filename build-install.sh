@@ -10,6 +10,8 @@ packages_source=${OVERSTORY_PACKAGES:-$source_dir/packages}
 . "$source_dir/packages/lib/common.sh"
 # shellcheck source=packages/lib/state.sh
 . "$source_dir/packages/lib/state.sh"
+# shellcheck source=packages/lib/registry.sh
+. "$source_dir/packages/lib/registry.sh"
 # shellcheck source=packages/lib/files.sh
 . "$source_dir/packages/lib/files.sh"
 # shellcheck source=packages/lib/order.sh

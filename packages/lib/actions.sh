@@ -59,7 +59,7 @@ install_into_prefix() { # ORDER
             is_installed "$need" || die "$exit_failed" "$only requires $need, which is not installed; run without --only first"
         done
     else
-        choose_ports
+        exclusively choose_ports
     fi
     each_package "$1" install_or_update
 }
@@ -197,7 +197,7 @@ run_uninstall() {
     step 'stop' stop_packages
     step 'remove' remove_packages "$order"
     if [ "$purge" = yes ] && [ -z "$only" ]; then
-        step 'purge' purge_prefix
+        step 'purge' exclusively purge_prefix
     elif [ -z "$only" ]; then
         printf '\nData is kept in %s/var/lib; --uninstall --purge removes it.\n' "$prefix"
     fi
@@ -237,9 +237,8 @@ remove_packages() { # ORDER
 }
 
 purge_prefix() {
-    local user_made
-    user_made=$(state_get user_made)
     rm -rf --one-file-system -- "${prefix:?}"
-    [ "$user_made" = yes ] && as_root && getent passwd "$owner" >/dev/null || return 0
-    if userdel "$owner"; then notice "removed the user $owner"; else notice "kept the user $owner, who is still in use"; fi
+    forget_prefix
+    ! as_root || remove_made_user
+    rmdir -- "$(registry_dir)" 2>/dev/null || true
 }

@@ -49,41 +49,53 @@ is_ours() { # PORT
     done
 }
 
-# A port may be used by this installation when nobody listens on it, or we do.
-is_usable() { # KEY PORT
-    local port
-    for port in $(ports_from "$1" "$2"); do
-        ! is_taken "$port" || is_ours "$port" || return 1
-    done
-}
-
 # The engines' processes count upwards from theirs.
 ports_from() { # KEY PORT
     if [ "$1" = engines_admin_port ]; then echo "$2 $(($2 + 1))"; else echo "$2"; fi
 }
 
-# Chooses each port: the one of the last time, else the default, else the next that is free.
+# Chooses each port: the one of the last time, else the default, else the next that is free. One of the last time is only
+# given up when somebody else listens on it.
 choose_ports() {
-    local key default wanted port step used=' '
+    local key default wanted port step reason used=' '
     while read -r key default; do
         [ "$key" = mongodb_port ] && [ "$store" != mongodb ] && continue
         wanted=$(state_get "$key")
-        wanted=${wanted:-$default}
-        port=$wanted
+        port=${wanted:-$default}
         step=1
         # The last digit of these is the process' number.
         [ "$key" != engines_admin_port ] || step=10
-        until is_usable "$key" "$port" && is_unclaimed "$key" "$port" "$used"; do
+        reason=''
+        until why_not "$key" "$port" "$wanted" && is_unclaimed "$key" "$port" "$used"; do
+            reason=${reason:-$why}
             port=$((port + step))
-            [ "$port" -lt 65535 ] || die "$exit_failed" "no free port above $wanted for $key"
+            [ "$port" -lt 65535 ] || die "$exit_failed" "no free port for $key"
         done
-        if [ "$port" != "$wanted" ]; then
-            notice "port $wanted is taken by something that is not ours: ${key//_/ } is $port"
+        if [ -n "$reason" ]; then
+            notice "port ${wanted:-$default} $reason: ${key//_/ } is $port"
             notice "  (to change it: $(port_key "$key"))"
         fi
         used+="$(ports_from "$key" "$port") "
         state_set "$key" "$port"
     done < <(default_ports)
+}
+
+# True when the port can be taken; otherwise `why` says what speaks against it.
+why_not() { # KEY PORT WANTED
+    local port other
+    why=''
+    for port in $(ports_from "$1" "$2"); do
+        if is_taken "$port" && ! is_ours "$port"; then
+            why='is taken by something that is not ours'
+            return 1
+        fi
+        [ "$2" != "$3" ] || continue
+        other=$(chosen_by "$port")
+        if [ -n "$other" ]; then
+            why="belongs to the installation in $other"
+            return 1
+        fi
+    done
 }
 
 # Neither chosen for another key in this run nor another key's default.

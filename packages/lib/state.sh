@@ -76,17 +76,22 @@ make_owner() {
     as_root || return 0
     if ! getent passwd "$owner" >/dev/null; then
         useradd --system --user-group --home-dir "$prefix" --no-create-home --shell /usr/sbin/nologin "$owner"
-        user_made=yes
+        touch "$(registry_dir)/.made-$owner"
     fi
     group=$(id -gn "$owner")
 }
 
 # Makes the directory, marks it as ours and locks it.
 claim_prefix() {
-    user_made=no
-    make_owner
     mkdir -p -- "$prefix"
     lock_prefix
+    exclusively mark_prefix
+    as_owner test -x "$prefix" ||
+        die "$exit_refused" "the user $owner cannot enter $prefix; check the permissions of the directories above it"
+}
+
+mark_prefix() {
+    make_owner
     local dir
     for dir in "$prefix" "$prefix/var" "$prefix/var/lib" "$packages_dir"; do
         refuse_foreign_link "$dir"
@@ -95,9 +100,7 @@ claim_prefix() {
     done
     [ -f "$state" ] || state_set format 1
     state_set user "$owner"
-    [ "$user_made" = no ] || state_set user_made yes
-    as_owner test -x "$prefix" ||
-        die "$exit_refused" "the user $owner cannot enter $prefix; check the permissions of the directories above it"
+    register_prefix
 }
 
 # Root never writes through a link that the unprivileged owner put in place of a directory.

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+test_user=overstory-test
 stand_in=$repository/tests/shell/stand-in.sh
 
 fail() {
@@ -54,6 +55,8 @@ wait_for() { # COMMAND...
 copy_tree() {
     mkdir -p "$sandbox/tree"
     cp -a "$repository"/{build-install.sh,packages,etc,supervisord.d,Cargo.toml,LICENSE} "$sandbox/tree/"
+    # A system user of the tests' own, so that a real installation's is left alone.
+    sed -i "s/^readonly supervised_user=.*/readonly supervised_user=$test_user/" "$sandbox/tree/packages/lib/common.sh"
     chmod -R a+rX "$sandbox"
 }
 
@@ -76,6 +79,8 @@ run_tests() {
         # In the background, because `set -e` has no effect inside a condition.
         (
             sandbox=$(mktemp -d "${TMPDIR:-/tmp}/overstory-test.XXXXXX")
+            mkdir -m 1777 "$sandbox/tmp"
+            export OVERSTORY_REGISTRY=$sandbox/registry TMPDIR=$sandbox/tmp
             trap tidy EXIT
             copy_tree
             "$name"

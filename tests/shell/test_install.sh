@@ -55,7 +55,7 @@ test_a_fresh_prefix_has_everything_and_says_where() {
     run grep -rl '@[A-Z_]*@' "$sandbox/p/etc"
     assert_equal '' "$output" 'files with marks left in them'
     if [ "$(id -u)" = 0 ]; then
-        run find "$sandbox/p" ! -user overstory
+        run find "$sandbox/p" ! -user "$test_user"
         assert_equal '' "$output" 'files of another user'
     fi
 }
@@ -165,19 +165,30 @@ test_uninstall_keeps_data_and_changed_configuration() {
 }
 
 test_purge_leaves_nothing() {
-    local had_user=no
-    ! getent passwd overstory >/dev/null || had_user=yes
     installed "$sandbox/p"
     run "$sandbox/tree/build-install.sh" --prefix "$sandbox/p" --uninstall --purge
     assert_equal 0 "$code"
     assert_lacks "$output" 'kept etc'
     assert_absent "$sandbox/p"
-    if [ "$had_user" = no ]; then
-        ! getent passwd overstory >/dev/null || fail 'the user it made is still there'
-    fi
+    ! getent passwd "$test_user" >/dev/null || fail 'the user it made is still there'
     run "$sandbox/tree/build-install.sh" --prefix "$sandbox/p" --uninstall
     assert_equal 0 "$code"
     assert_contains "$output" 'Nothing is installed'
+}
+
+test_the_system_user_goes_with_its_last_installation() {
+    installed "$sandbox/a"
+    if [ "$(id -u)" != 0 ]; then
+        ! getent passwd "$test_user" >/dev/null || fail 'a user was made without root'
+        return
+    fi
+    installed "$sandbox/b"
+    run "$sandbox/tree/build-install.sh" --prefix "$sandbox/a" --uninstall --purge
+    getent passwd "$test_user" >/dev/null || fail 'the other installation lost its user'
+    run "$sandbox/tree/build-install.sh" --prefix "$sandbox/b" --uninstall --purge
+    assert_contains "$output" "removed the user $test_user"
+    ! getent passwd "$test_user" >/dev/null || fail 'the user is still there'
+    assert_absent "$OVERSTORY_REGISTRY"
 }
 
 test_uninstall_ends_only_the_processes_of_its_prefix() {

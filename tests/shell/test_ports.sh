@@ -49,6 +49,7 @@ test_a_taken_port_is_avoided_everywhere_and_said() {
     chosen=$(grep _port "$b/var/lib/packages/state" | sort)
     for pid in $(jobs -p); do kill "$pid"; done
     installed "$b"
+    assert_lacks "$output" 'belongs'
     assert_equal "$chosen" "$(grep _port "$b/var/lib/packages/state" | sort)" 'ports after running again'
     assert_lacks "$output" 'taken'
 }
@@ -61,6 +62,21 @@ test_a_port_that_we_listen_on_is_ours() {
     installed "$sandbox/a"
     assert_equal "$web" "$(state_of "$sandbox/a" web_port)" 'port'
     assert_lacks "$output" 'taken'
+}
+
+test_installations_that_are_stopped_keep_their_ports() {
+    installed "$sandbox/a"
+    local web
+    web=$(state_of "$sandbox/a" web_port)
+    installed "$sandbox/b"
+    assert_contains "$output" "port $web belongs to the installation in $sandbox/a"
+    run comm -12 <(grep -o '=[0-9]*$' "$sandbox/a/var/lib/packages/state" | grep -v '=1$' | sort) \
+        <(grep -o '=[0-9]*$' "$sandbox/b/var/lib/packages/state" | sort)
+    assert_equal '' "$output" 'ports that both have'
+    # Gone with its prefix, an installation claims nothing any more.
+    rm -rf "$sandbox/a"
+    installed "$sandbox/c"
+    assert_equal "$web" "$(state_of "$sandbox/c" web_port)" 'port of the next one'
 }
 
 test_no_two_services_get_one_port() {
