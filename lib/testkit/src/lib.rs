@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Real brokers, stores and supervisors for tests.
+
+pub mod broker;
