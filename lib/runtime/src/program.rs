@@ -79,6 +79,20 @@ where
     build_runtime(Flavor::CurrentThread)?.block_on(body)
 }
 
+/// Waits until the user interrupts a command (Ctrl-C) or the system asks it to end.
+///
+/// # Errors
+/// When the signals cannot be received.
+pub async fn interrupted() -> std::io::Result<()> {
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
 /// Makes a command end quietly when the reader of its output goes away, as others do.
 pub fn end_quietly_on_closed_pipe() {
     // SAFETY: SIG_DFL installs no handler; nothing of ours relies on SIGPIPE being ignored in a command.
