@@ -13,7 +13,7 @@ build() {
     [ "$profile" != dist ] || cargo_profile=dist
     [ "$profile" != debug ] || cargo_profile=dev
     cd "$source_dir" || return
-    cargo build --locked --profile "$cargo_profile" -p overstory --bin overstory
+    as_builder cargo build --locked --profile "$cargo_profile" -p overstory --bin overstory
 }
 
 install() {
@@ -25,7 +25,7 @@ install() {
     for name in amqp.conf store.conf hypcontrol.conf; do
         put_config "$source_dir/etc/$name" "etc/$name"
     done
-    if as_root && [ "$prefix" = /opt/overstory ]; then
+    if as_root; then
         for name in $commands_for_root; do
             link_for_root "$name"
         done
@@ -34,9 +34,9 @@ install() {
 
 # Never takes the place of something that is there already.
 link_for_root() { # NAME
-    local at=/usr/local/bin/$1
+    local at=$root_links/$1
     if [ -e "$at" ] && [ "$(readlink -- "$at")" != "$prefix/bin/$1" ]; then
-        notice "left $at alone: it is not ours"
+        notice "left $at alone, it is $(readlink -f -- "$at")"
     else
         put_link "$prefix/bin/$1" "$at"
     fi

@@ -11,7 +11,7 @@ built_executable() {
 }
 
 target_dir() {
-    (cd "$source_dir" && cargo metadata --format-version 1 --no-deps --locked) |
+    (cd "$source_dir" && as_builder cargo metadata --format-version 1 --no-deps --locked) |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 }
 
@@ -106,9 +106,8 @@ web_address() {
 }
 
 closing_words() {
-    local bin=$prefix/bin
-    [ ! -L /usr/local/bin/hypcontrol ] || [ "$(readlink /usr/local/bin/hypcontrol)" != "$bin/hypcontrol" ] || bin=
-    bin=${bin:+$bin/}
+    local bin=$prefix/bin/
+    [ "$(readlink -- "$root_links/hypcontrol")" != "${bin}hypcontrol" ] || bin=
     printf '\nOverstory %s is in %s' "$version" "$prefix"
     if [ "$start" = yes ]; then
         printf ' and running.\n'

@@ -5,6 +5,8 @@
 readonly exit_failed=1 exit_usage=2 exit_missing=3 exit_refused=4
 
 readonly supervised_user=overstory
+# Where root's commands are linked.
+root_links=${root_links:-/usr/local/bin}
 
 # Ends the run. Inside a step the message becomes the step's reason instead of the end of its log.
 die() { # CODE MESSAGE...
@@ -83,10 +85,10 @@ step() { # TITLE FUNCTION ARGUMENT...
     set +m
     if [ -t 1 ]; then
         while kill -0 "$step_group" 2>/dev/null; do
-            printf '\r%s %ss' "$head" "$((SECONDS - began))"
+            printf '\r%s %ss  %.40s\033[K' "$head" "$((SECONDS - began))" "$(tail -n 1 "$log" | tr -d '[:cntrl:]')"
             sleep 0.2
         done
-        printf '\r%s ' "$head"
+        printf '\r%s \033[K' "$head"
     fi
     wait "$step_group" || rc=$?
     step_group=

@@ -95,17 +95,35 @@ restore_policy() {
     if [ -e "$policy_file.before-overstory" ]; then mv -f -- "$policy_file.before-overstory" "$policy_file"; fi
 }
 
-require_rust() {
+# Who builds: root with its own Rust or, under sudo, the owner of the sources with theirs.
+settle_builder() {
+    local source_owner home
+    builder=()
     if ! have cargo && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then PATH=$HOME/.cargo/bin:$PATH; fi
-    local found=none
-    if have rustc && have cargo; then
-        found=$(rustc --version 2>/dev/null | awk '{ print $2 }')
-        if [ -n "$found" ] && version_at_least "${found%%-*}" "$rust_needed"; then return; fi
+    if have cargo || ! as_root; then return; fi
+    source_owner=$(stat -c %U -- "$source_dir")
+    home=$(getent passwd "$source_owner" | cut -d : -f 6)
+    if [ "$source_owner" != root ] && [ -x "$home/.cargo/bin/cargo" ]; then
+        builder=(runuser -u "$source_owner" -- env "HOME=$home" "PATH=$home/.cargo/bin:$PATH")
+        [ -z "${CARGO_TARGET_DIR:-}" ] || builder+=("CARGO_TARGET_DIR=$CARGO_TARGET_DIR")
+    fi
+}
+
+as_builder() { "${builder[@]}" "$@"; }
+
+require_rust() {
+    settle_builder
+    local found
+    if found=$(as_builder rustc --version 2>/dev/null) && as_builder cargo --version >/dev/null 2>&1; then
+        found=$(awk '{ print $2 }' <<<"$found")
+        if version_at_least "${found%%-*}" "$rust_needed"; then return; fi
+    else
+        found=none
     fi
     local how="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
     . \"\$HOME/.cargo/env\""
     if have rustup; then how="rustup toolchain install stable --profile minimal && rustup default stable"; fi
-    die "$exit_missing" "The build needs rustc $rust_needed or newer (found: ${found:-none}). To get it, as the user that builds:
+    die "$exit_missing" "The build needs rustc $rust_needed or newer (found: $found). To get it, as the user that builds:
     $how
 and then run this command again. A package made with --package installs without a compiler."
 }

@@ -20,15 +20,14 @@ run_test() {
     run_check 'shellcheck' check_shell
     run_check 'cargo fmt' cargo fmt --all --check
     run_check 'cargo clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
+    # With all targets the executable is built with the features that the tests' build has: nothing is compiled twice.
+    run_check 'cargo build' cargo build --locked --workspace --all-targets
     if cargo nextest --version >/dev/null 2>&1; then
         run_suite 'tests' cargo nextest run --locked --workspace --no-fail-fast --no-tests=pass
         run_suite 'doc tests' cargo test --locked --workspace --doc --no-fail-fast
     else
         run_suite 'tests' cargo test --locked --workspace --no-fail-fast
     fi
-    run_check 'executable' cargo build --locked -p overstory
-    OVERSTORY_TEST_EXECUTABLE=$(target_dir)/debug/overstory
-    export OVERSTORY_TEST_EXECUTABLE
     local file
     for file in tests/shell/test_*.sh; do
         run_suite "$file" bash "$file"

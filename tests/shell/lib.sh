@@ -80,7 +80,8 @@ run_tests() {
         (
             sandbox=$(mktemp -d "${TMPDIR:-/tmp}/overstory-test.XXXXXX")
             mkdir -m 1777 "$sandbox/tmp"
-            export OVERSTORY_REGISTRY=$sandbox/registry TMPDIR=$sandbox/tmp
+            mkdir "$sandbox/links"
+            export OVERSTORY_REGISTRY=$sandbox/registry TMPDIR=$sandbox/tmp root_links=$sandbox/links
             trap tidy EXIT
             copy_tree
             "$name"

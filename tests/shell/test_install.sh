@@ -37,7 +37,7 @@ test_a_fresh_prefix_has_everything_and_says_where() {
     assert_contains "$output" "Overstory "
     assert_contains "$output" 'http://127.0.0.1:'
     assert_contains "$output" 'a-password'
-    assert_contains "$output" "$sandbox/p/bin/hypcontrol stop"
+    assert_contains "$output" 'hypcontrol stop'
     local name
     for name in hypcontrol service send_event amqp2tty collectd amqp2engines webserver; do
         assert_equal overstory "$(readlink "$sandbox/p/bin/$name")" "the link $name"
@@ -162,6 +162,24 @@ test_uninstall_keeps_data_and_changed_configuration() {
     installed "$sandbox/p"
     assert_equal "$secret" "$(cat "$sandbox/p/etc/secrets/amqp")" 'the secret after a new installation'
     assert_file "$sandbox/p/var/lib/store/engines.db"
+}
+
+test_root_finds_two_commands_in_its_path_and_loses_none() {
+    installed "$sandbox/p"
+    if [ "$(id -u)" != 0 ]; then
+        assert_equal '' "$(ls "$sandbox/links")" 'links made without root'
+        return
+    fi
+    assert_equal $'hypcontrol\noverstory' "$(ls "$sandbox/links")" 'links'
+    assert_equal "$sandbox/p/bin/hypcontrol" "$(readlink "$sandbox/links/hypcontrol")" 'link'
+    assert_contains "$output" "  hypcontrol stop"
+    installed "$sandbox/q"
+    assert_contains "$output" "left $sandbox/links/hypcontrol alone"
+    assert_contains "$output" "$sandbox/q/bin/hypcontrol stop"
+    run "$sandbox/tree/build-install.sh" --prefix "$sandbox/q" --uninstall
+    assert_equal "$sandbox/p/bin/hypcontrol" "$(readlink "$sandbox/links/hypcontrol")" 'link of the other'
+    run "$sandbox/tree/build-install.sh" --prefix "$sandbox/p" --uninstall
+    assert_equal '' "$(ls "$sandbox/links")" 'links left'
 }
 
 test_purge_leaves_nothing() {
