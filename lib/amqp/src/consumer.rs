@@ -92,7 +92,10 @@ type Opening = Pin<Box<dyn Future<Output = Result<Subscription, AmqpError>> + Se
 
 enum State {
     /// Nothing is subscribed until then; the connection is kept if it is good.
-    Paused { connection: Option<Connection>, until: Instant },
+    Paused {
+        connection: Option<Connection>,
+        until: Instant,
+    },
     /// Kept here so that a caller may drop `next` and call it again without starting over.
     Opening(Opening),
     Subscribed(Subscription),
@@ -160,12 +163,8 @@ impl Consumer {
             match &mut self.state {
                 State::Paused { connection, until } => {
                     tokio::time::sleep_until(*until).await;
-                    let subscribing = subscribe(
-                        connection.take(),
-                        self.config.clone(),
-                        self.options.clone(),
-                        self.prefetch.current,
-                    );
+                    let subscribing =
+                        subscribe(connection.take(), self.config.clone(), self.options.clone(), self.prefetch.current);
                     self.state = State::Opening(Box::pin(subscribing));
                 }
                 State::Opening(opening) => match opening.await {

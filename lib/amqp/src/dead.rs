@@ -233,8 +233,7 @@ pub async fn show(config: &AmqpConfig, id: &str) -> Result<DeadLetter, DeadError
 pub async fn replay(config: &AmqpConfig, selection: &Selection) -> Result<Outcome, DeadError> {
     let mut browser = Browser::open(config).await?;
     let selected = browser.select(selection).await?;
-    let publisher =
-        Publisher::start(config.clone(), PublisherOptions::new("overstory dead replay"), Shutdown::new())?;
+    let publisher = Publisher::start(config.clone(), PublisherOptions::new("overstory dead replay"), Shutdown::new())?;
     let mut outcome = Outcome::default();
     for batch in selected.chunks(REPLAY_BATCH) {
         let messages = batch.iter().map(|(_, letter)| letter.again()).collect();
@@ -367,7 +366,10 @@ mod tests {
             ..Delivery::local(&letter.exchange, letter.routing_key.as_str(), letter.body)
         };
         let letter = DeadLetter::from_delivery(received);
-        assert_eq!((letter.reason.as_str(), letter.detail.as_str(), letter.at), ("malformed", "eof at 1", Some(Timestamp(7))));
+        assert_eq!(
+            (letter.reason.as_str(), letter.detail.as_str(), letter.at),
+            ("malformed", "eof at 1", Some(Timestamp(7)))
+        );
         let again = letter.again();
         assert_eq!((again.exchange.as_str(), again.routing_key.as_str()), ("canopsis.events", "a.b.c"));
         assert_eq!((again.message_id.as_str(), &again.body[..]), ("m1", &b"{"[..]));
@@ -378,11 +380,7 @@ mod tests {
     #[test]
     fn an_oversized_body_is_kept_whole_and_a_long_detail_is_cut_between_characters() {
         let whole = Bytes::from(vec![b'x'; 3000]);
-        let delivery = Delivery {
-            body: Bytes::new(),
-            oversized: true,
-            ..Delivery::local("e", "k", whole.clone())
-        };
+        let delivery = Delivery { body: Bytes::new(), oversized: true, ..Delivery::local("e", "k", whole.clone()) };
         let letter = dead_letter(&delivery, "q", "oversized", &"é".repeat(1500), Timestamp(1));
         assert_eq!(letter.body, whole);
         assert!(letter.headers[DETAIL].len() <= MAX_DETAIL_BYTES);

@@ -44,7 +44,7 @@ pub struct Delivery {
     /// Whether the body is larger than the consumer takes.
     pub oversized: bool,
     /// The body whatever its size, for the dead letter.
-    pub(crate) whole: Bytes,
+    pub whole: Bytes,
 }
 
 impl Delivery {

@@ -23,10 +23,9 @@ pub(crate) async fn connect(config: &AmqpConfig, name: &str) -> Result<Connectio
     let tls = match &config.tls {
         None => OwnedTLSConfig::default(),
         Some(tls) => {
-            let pem = tokio::fs::read_to_string(&tls.ca_file).await.map_err(|source| AmqpError::Certificates {
-                path: tls.ca_file.display().to_string(),
-                source,
-            })?;
+            let pem = tokio::fs::read_to_string(&tls.ca_file)
+                .await
+                .map_err(|source| AmqpError::Certificates { path: tls.ca_file.display().to_string(), source })?;
             OwnedTLSConfig { identity: None, cert_chain: Some(pem) }
         }
     };
@@ -87,8 +86,7 @@ pub(crate) async fn declare(connection: &Connection, topology: &Topology) -> Res
     let mut channel = open_channel(connection).await?;
     for (name, kind) in &topology.exchanges {
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        let answer =
-            channel.exchange_declare(ShortString::from(*name), kind.clone(), options, FieldTable::default());
+        let answer = channel.exchange_declare(ShortString::from(*name), kind.clone(), options, FieldTable::default());
         let answer = reply("declare an exchange", answer).await;
         differs(connection, &mut channel, "exchange", name, answer).await?;
     }

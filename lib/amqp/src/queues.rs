@@ -28,8 +28,7 @@ pub async fn queue_counts(config: &AmqpConfig, names: &[&str]) -> Result<Vec<Que
     let mut channel = link::open_channel(&connection).await?;
     for name in names {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let declared =
-            channel.queue_declare(link::short("the queue's name", name)?, options, FieldTable::default());
+        let declared = channel.queue_declare(link::short("the queue's name", name)?, options, FieldTable::default());
         match link::reply("look at a queue", declared).await {
             Ok(queue) => counts.push(QueueCount {
                 name: (*name).to_owned(),

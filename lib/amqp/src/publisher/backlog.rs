@@ -80,7 +80,9 @@ impl Backlog {
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
             // Only a runtime that ends does this; nothing was promised to anybody.
-            Err(error) => Err(SpoolError::Io { path: Path::new("spool").to_owned(), source: std::io::Error::other(error) }),
+            Err(error) => {
+                Err(SpoolError::Io { path: Path::new("spool").to_owned(), source: std::io::Error::other(error) })
+            }
         }
     }
 
@@ -151,9 +153,7 @@ impl Backlog {
         }
         match last {
             // Unreadable records at the end go with the last one that could be read.
-            Some(_) if self.sent.is_empty() && self.all_sent() => {
-                self.release(self.next_sequence - 1, u64::MAX).await
-            }
+            Some(_) if self.sent.is_empty() && self.all_sent() => self.release(self.next_sequence - 1, u64::MAX).await,
             Some(last) => self.release(last, count).await,
             None => Ok(()),
         }

@@ -131,9 +131,8 @@ impl Flight {
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let properties = message.properties();
         let body = message.body.clone();
-        let confirming = async move {
-            channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
-        };
+        let confirming =
+            async move { channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await };
         let progress = Progress::Waiting(Box::pin(confirming));
         let mut flight = Self { message, origin, sent_at: Instant::now(), progress };
         // The first poll is what hands the frames over, in the order of the calls.

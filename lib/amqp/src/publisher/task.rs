@@ -249,7 +249,13 @@ impl Task {
                 tracing::info!(publisher = self.name, "the broker takes messages again");
                 self.blocked = None;
             }
-            Some(Event::Error(error)) => self.lost(&error.to_string()).await,
+            // Told of every channel; one on which an exchange was looked for in vain is none of ours.
+            Some(Event::Error(error)) => {
+                let Link::Up(up) = &self.link else { return };
+                if !up.connection.status().connected() || !up.channel.status().connected() {
+                    self.lost(&error.to_string()).await;
+                }
+            }
             None => self.lost("the connection ended").await,
             Some(_) => {}
         }

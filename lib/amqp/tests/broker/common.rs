@@ -1,6 +1,4 @@
 //! What the tests against a broker share.
-#![allow(dead_code, reason = "each test program uses some of it")]
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -16,38 +14,38 @@ use overstory_runtime::Shutdown;
 use tokio::time::Instant;
 
 /// Longer than anything takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event whose body is its number.
-pub fn numbered(number: u32) -> Outgoing {
+pub(crate) fn numbered(number: u32) -> Outgoing {
     Outgoing::json(EVENTS, RoutingKey::from_words(["test", "n"]), Bytes::from(number.to_string()))
 }
 
-pub fn options(name: &str, window: usize, spool: Option<(&Path, u64)>) -> PublisherOptions {
+pub(crate) fn options(name: &str, window: usize, spool: Option<(&Path, u64)>) -> PublisherOptions {
     let spool = spool.map(|(dir, max_bytes)| SpoolOptions { dir: dir.to_owned(), max_bytes });
     PublisherOptions { name: name.to_owned(), window, spool }
 }
 
-pub fn publisher(config: &AmqpConfig, name: &str, window: usize) -> Publisher {
+pub(crate) fn publisher(config: &AmqpConfig, name: &str, window: usize) -> Publisher {
     Publisher::start(config.clone(), options(name, window, None), Shutdown::new()).unwrap()
 }
 
-pub fn spooling(config: &AmqpConfig, name: &str, dir: &Path, max_bytes: u64) -> Publisher {
+pub(crate) fn spooling(config: &AmqpConfig, name: &str, dir: &Path, max_bytes: u64) -> Publisher {
     Publisher::start(config.clone(), options(name, 32, Some((dir, max_bytes))), Shutdown::new()).unwrap()
 }
 
-pub fn consumer(config: &AmqpConfig, queue: &str, prefetch: u16) -> Consumer {
+pub(crate) fn consumer(config: &AmqpConfig, queue: &str, prefetch: u16) -> Consumer {
     let options = ConsumerOptions { prefetch, ..ConsumerOptions::new(queue, "test consumer") };
     Consumer::start(config.clone(), options, Shutdown::new())
 }
 
 /// A port that nobody listens on.
-pub fn closed_port() -> u16 {
+pub(crate) fn closed_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for a condition.
-pub async fn until(what: &str, done: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -56,12 +54,12 @@ pub async fn until(what: &str, done: impl Fn() -> bool) {
 }
 
 /// The next thing that a consumer tells.
-pub async fn next(consumer: &mut Consumer) -> Consumed {
+pub(crate) async fn next(consumer: &mut Consumer) -> Consumed {
     tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap().unwrap()
 }
 
 /// The next batch, whatever happens before it.
-pub async fn next_batch(consumer: &mut Consumer) -> Vec<Delivery> {
+pub(crate) async fn next_batch(consumer: &mut Consumer) -> Vec<Delivery> {
     loop {
         if let Consumed::Batch(batch) = next(consumer).await {
             return batch;
@@ -70,14 +68,14 @@ pub async fn next_batch(consumer: &mut Consumer) -> Vec<Delivery> {
 }
 
 /// Takes messages out of a queue and acknowledges them.
-pub struct Inbox(Consumer);
+pub(crate) struct Inbox(Consumer);
 
 impl Inbox {
-    pub fn open(config: &AmqpConfig, queue: &str) -> Self {
+    pub(crate) fn open(config: &AmqpConfig, queue: &str) -> Self {
         Self(consumer(config, queue, 100))
     }
 
-    pub async fn take(&mut self, count: usize) -> Vec<Delivery> {
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<Delivery> {
         let mut taken = Vec::new();
         while taken.len() < count {
             let batch = next_batch(&mut self.0).await;
@@ -87,12 +85,21 @@ impl Inbox {
         taken
     }
 
-    pub async fn take_numbers(&mut self, count: usize) -> Vec<u32> {
+    pub(crate) async fn take_numbers(&mut self, count: usize) -> Vec<u32> {
         self.take(count).await.iter().map(number).collect()
     }
 }
 
 /// The number that a message carries.
-pub fn number(delivery: &Delivery) -> u32 {
+pub(crate) fn number(delivery: &Delivery) -> u32 {
     std::str::from_utf8(&delivery.body).unwrap().parse().unwrap()
+}
+
+/// Waits for a condition that has to be asked for.
+pub(crate) async fn until_async<F: Future<Output = bool>>(what: &str, done: impl Fn() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done().await {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

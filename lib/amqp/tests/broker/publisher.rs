@@ -1,12 +1,9 @@
 //! The publisher against a real broker.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::time::Duration;
 
+use crate::common::{Inbox, numbered, publisher, spooling};
 use bytes::Bytes;
-use common::{Inbox, numbered, publisher, spooling};
 use overstory_amqp::topology::{ALERTS, DEAD, ENGINE_DEAD, ENGINE_EVENTS, EVENTS};
 use overstory_amqp::{Outgoing, PublishError, Receipt};
 use overstory_model::RoutingKey;
@@ -90,7 +87,7 @@ async fn a_full_queue_sends_messages_to_the_spool_and_the_spool_drains_once_ther
     let mut numbers = inbox.take_numbers(60).await;
     numbers.sort_unstable();
     assert_eq!(numbers, (0..60).collect::<Vec<_>>());
-    common::until("the spool to be empty", || publisher.stats().spool_messages == 0).await;
+    crate::common::until("the spool to be empty", || publisher.stats().spool_messages == 0).await;
     let stats = publisher.stats();
     assert_eq!((stats.confirmed, stats.spool_oldest_ms), (60, 0));
 }
@@ -111,7 +108,7 @@ async fn without_a_spool_a_full_queue_is_the_callers_business() {
 #[tokio::test]
 async fn a_broker_that_is_not_there_means_spool_or_refusal_never_a_wait_without_end() {
     let mut config = broker::shared().unwrap();
-    config.port = common::closed_port();
+    config.port = crate::common::closed_port();
     let dir = tempfile::tempdir().unwrap();
     let spooling = spooling(&config, "away", dir.path(), 1 << 20);
     assert_eq!(spooling.publish(numbered(1)).await.unwrap(), Receipt::Spooled);
@@ -126,7 +123,7 @@ async fn a_broker_that_is_not_there_means_spool_or_refusal_never_a_wait_without_
 #[tokio::test]
 async fn a_full_spool_says_so_and_keeps_what_it_has() {
     let config = broker::shared().unwrap();
-    let away = overstory_amqp::AmqpConfig { port: common::closed_port(), ..config.clone() };
+    let away = overstory_amqp::AmqpConfig { port: crate::common::closed_port(), ..config.clone() };
     let dir = tempfile::tempdir().unwrap();
     let first = spooling(&away, "bounded", dir.path(), 16 * 1024);
     let outcomes = first.publish_all((0..1000).map(numbered).collect()).await;
@@ -146,7 +143,7 @@ async fn a_full_spool_says_so_and_keeps_what_it_has() {
 #[tokio::test]
 async fn a_spooled_message_whose_exchange_is_gone_becomes_a_dead_letter_and_holds_nobody_up() {
     let config = broker::shared().unwrap();
-    let away = overstory_amqp::AmqpConfig { port: common::closed_port(), ..config.clone() };
+    let away = overstory_amqp::AmqpConfig { port: crate::common::closed_port(), ..config.clone() };
     let dir = tempfile::tempdir().unwrap();
     let first = spooling(&away, "orphan", dir.path(), 1 << 20);
     first.publish(Outgoing { exchange: "no.such".to_owned(), ..numbered(1) }).await.unwrap();
@@ -159,7 +156,7 @@ async fn a_spooled_message_whose_exchange_is_gone_becomes_a_dead_letter_and_hold
     assert_eq!((letter.exchange.as_str(), &letter.body[..]), (DEAD, &b"1"[..]));
     assert_eq!(letter.headers["x-overstory-exchange"], "no.such");
     assert_eq!(letter.headers["x-overstory-reason"], "undeliverable");
-    common::until("the spool to be empty", || second.stats().spool_messages == 0).await;
+    crate::common::until("the spool to be empty", || second.stats().spool_messages == 0).await;
 }
 
 #[tokio::test]
@@ -167,7 +164,7 @@ async fn a_second_publisher_cannot_take_a_spool_that_is_in_use() {
     let config = broker::shared().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let _first = spooling(&config, "mine", dir.path(), 1 << 20);
-    let options = common::options("mine", 4, Some((dir.path(), 1 << 20)));
+    let options = crate::common::options("mine", 4, Some((dir.path(), 1 << 20)));
     let second = overstory_amqp::Publisher::start(config, options, overstory_runtime::Shutdown::new());
     assert!(matches!(second, Err(PublishError::Spool(_))));
 }

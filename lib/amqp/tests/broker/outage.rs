@@ -1,0 +1,207 @@
+//! What survives a broker that is killed, stopped, frozen or out of memory.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::common::{Inbox, consumer, next, next_batch, number, numbered, publisher, spooling};
+use overstory_amqp::topology::{CONFIG, ENGINE_EVENTS};
+use overstory_amqp::{ConsumeError, Consumed, Outgoing, PublishError, Receipt, fanout};
+use overstory_model::RoutingKey;
+use overstory_runtime::Shutdown;
+use overstory_testkit::broker::PrivateBroker;
+
+/// Messages may come twice, but the first copies of all are in order.
+fn first_copies(numbers: &[u32]) -> Vec<u32> {
+    let mut seen = BTreeSet::new();
+    numbers.iter().copied().filter(|number| seen.insert(*number)).collect()
+}
+
+#[tokio::test]
+async fn nothing_with_a_receipt_is_lost_when_the_broker_is_killed_again_and_again() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let publisher = spooling(&config, "spool", dir.path(), 8 << 20);
+    let generator = async {
+        let mut sent = 0;
+        let mut receipts = Vec::new();
+        while publisher.stats().reconnects < 2 || !publisher.is_connected() || sent < 3000 {
+            let outcomes = publisher.publish_all((sent..sent + 20).map(numbered).collect()).await;
+            receipts.extend(outcomes.into_iter().map(Result::unwrap));
+            sent += 20;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (sent, receipts)
+    };
+    let trouble = async {
+        for _ in 0..2 {
+            crate::common::until("some confirmations", || {
+                publisher.is_connected() && publisher.stats().confirmed > 200
+            })
+            .await;
+            broker.kill().await.unwrap();
+            crate::common::until("some in the spool", || publisher.stats().spool_messages > 100).await;
+            broker.start_again().await.unwrap();
+            crate::common::until("the spool to drain", || publisher.stats().spool_messages == 0).await;
+        }
+    };
+    let ((sent, receipts), ()) = tokio::join!(generator, trouble);
+    assert!(receipts.contains(&Receipt::Spooled) && receipts.contains(&Receipt::Confirmed));
+    publisher.close(Duration::from_secs(20)).await.unwrap();
+
+    let mut inbox = Inbox::open(&config, ENGINE_EVENTS);
+    let mut numbers = Vec::new();
+    while !numbers.contains(&(sent - 1)) {
+        numbers.extend(inbox.take_numbers(1).await);
+    }
+    assert_eq!(first_copies(&numbers), (0..sent).collect::<Vec<_>>());
+    let copies = numbers.len() - usize::try_from(sent).unwrap();
+    assert!(copies <= 2 * 2 * 32, "{copies}: at most the window comes twice, for each connection that was lost");
+}
+
+#[tokio::test]
+async fn the_spool_is_sent_by_the_next_process_when_this_one_dies() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    broker.kill().await.unwrap();
+    // Dropped with its runtime in the middle of its work: what kill -9 leaves is the files, which this leaves too.
+    let path = dir.path().to_owned();
+    let away = config.clone();
+    let spooled = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let publisher = spooling(&away, "heir", &path, 1 << 20);
+            let outcomes = publisher.publish_all((0..200).map(numbered).collect()).await;
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Receipt::Spooled))));
+            outcomes.len()
+        })
+    })
+    .join()
+    .unwrap();
+    broker.start_again().await.unwrap();
+    let heir = spooling(&config, "heir", dir.path(), 1 << 20);
+    let numbers = Inbox::open(&config, ENGINE_EVENTS).take_numbers(spooled).await;
+    assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+    crate::common::until("the spool to be empty", || heir.stats().spool_messages == 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_lost_during_publish_all_fails_what_is_unconfirmed_and_nothing_else() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let publisher = publisher(&config, "no spool", 32);
+    assert_eq!(publisher.publish(numbered(0)).await.unwrap(), Receipt::Confirmed);
+    let all = publisher.publish_all((1..100_000).map(numbered).collect());
+    let killed = async {
+        crate::common::until("some confirmations", || publisher.stats().confirmed > 500).await;
+        broker.kill().await.unwrap();
+    };
+    let (outcomes, ()) = tokio::join!(all, killed);
+    let confirmed = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
+    assert!((500..99_999).contains(&confirmed), "{confirmed}");
+    let rest = &outcomes[confirmed..];
+    assert!(rest.iter().all(|outcome| matches!(outcome, Err(PublishError::Unavailable) | Ok(Receipt::Confirmed))));
+    broker.start_again().await.unwrap();
+    let direct = Outgoing { message_id: "last".into(), ..numbered(100_000) };
+    publisher.publish_confirmed(direct, Duration::from_secs(30)).await.unwrap();
+    let mut inbox = Inbox::open(&config, ENGINE_EVENTS);
+    let mut numbers = Vec::new();
+    while !numbers.contains(&100_000) {
+        numbers.extend(inbox.take_numbers(1).await);
+    }
+    let confirmed = u32::try_from(confirmed).unwrap();
+    assert!((0..=confirmed).all(|number| numbers.contains(&number)), "what was confirmed is there");
+}
+
+#[tokio::test]
+async fn a_consumer_comes_back_by_itself_and_never_acknowledges_across_the_gap() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let publisher = publisher(&config, "source", 32);
+    publisher.publish_all((0..10).map(numbered).collect()).await;
+    let mut consumer = consumer(&config, ENGINE_EVENTS, 300);
+    let batch = next_batch(&mut consumer).await;
+    broker.kill().await.unwrap();
+    let lost = next(&mut consumer).await;
+    assert!(matches!(lost, Consumed::Lost(_)), "{lost:?}");
+    let (started, again) = tokio::join!(broker.start_again(), next(&mut consumer));
+    started.unwrap();
+    assert!(matches!(again, Consumed::Subscribed));
+    assert!(matches!(consumer.ack_up_to(&batch[0].tag).await, Err(ConsumeError::Stale)));
+    let again = next_batch(&mut consumer).await;
+    assert_eq!(number(&again[0]), 0);
+    assert!(again[0].redelivered);
+}
+
+#[tokio::test]
+async fn under_a_memory_alarm_messages_are_spooled_and_acknowledgements_still_go() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let spooling = spooling(&config, "alarmed", dir.path(), 1 << 20);
+    let refusing = publisher(&config, "refused", 32);
+    spooling.publish_all((0..10).map(numbered).collect()).await;
+    refusing.publish(numbered(10)).await.unwrap();
+    let mut consumer = consumer(&config, ENGINE_EVENTS, 300);
+    let batch = next_batch(&mut consumer).await;
+
+    broker.ctl(&["set_vm_memory_high_watermark", "0.0001"]).await.unwrap();
+    let mut receipts = Vec::new();
+    for number in 11..40 {
+        receipts.push(spooling.publish(numbered(number)).await.unwrap());
+    }
+    assert!(receipts.contains(&Receipt::Spooled), "the alarm holds publishers back");
+    assert!(spooling.is_connected());
+    let refused = refusing.publish(numbered(99)).await;
+    assert!(matches!(refused, Err(PublishError::Unavailable)), "{refused:?}");
+    consumer.ack_up_to(&batch[0].tag).await.unwrap();
+    consumer.hand_back(Duration::ZERO).await;
+    assert_eq!(number(&next_batch(&mut consumer).await[0]), 1, "the broker has seen the acknowledgement");
+    consumer.close().await;
+
+    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1GB"]).await.unwrap();
+    crate::common::until("the spool to drain", || spooling.stats().spool_messages == 0).await;
+    let mut numbers = BTreeSet::new();
+    let mut inbox = Inbox::open(&config, ENGINE_EVENTS);
+    while !(1..40).all(|number| numbers.contains(&number)) {
+        numbers.extend(inbox.take_numbers(1).await);
+    }
+    let stats = spooling.stats();
+    assert_eq!((stats.confirmed, stats.connections), (39, 1), "nothing was sent twice: {stats:?}");
+}
+
+#[tokio::test]
+async fn a_frozen_broker_is_noticed_by_the_silence_and_messages_are_spooled() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let publisher = spooling(&config, "frozen", dir.path(), 1 << 20);
+    publisher.publish(numbered(0)).await.unwrap();
+    broker.signal("-STOP").unwrap();
+    let started = tokio::time::Instant::now();
+    assert_eq!(publisher.publish(numbered(1)).await.unwrap(), Receipt::Spooled);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    broker.signal("-CONT").unwrap();
+    crate::common::until("the spool to drain", || publisher.stats().spool_messages == 0).await;
+    let numbers = Inbox::open(&config, ENGINE_EVENTS).take_numbers(2).await;
+    assert_eq!(first_copies(&numbers), [0, 1]);
+}
+
+#[tokio::test]
+async fn one_who_follows_an_exchange_is_told_when_hints_may_have_been_missed() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let mut followed = fanout::follow(config.clone(), "follower", CONFIG, "#", Shutdown::new());
+    let mut next = async || tokio::time::timeout(crate::common::PATIENCE, followed.recv()).await.unwrap().unwrap();
+    assert!(matches!(next().await, fanout::Followed::Subscribed));
+    let publisher = publisher(&config, "rules", 4);
+    let hint = || Outgoing::json(CONFIG, RoutingKey::fit("rules".into()), "{}".into());
+    publisher.publish_confirmed(hint(), Duration::from_secs(10)).await.unwrap();
+    assert!(matches!(next().await, fanout::Followed::Message(hint) if &hint.body[..] == b"{}"));
+    broker.stop().await.unwrap();
+    broker.start_again().await.unwrap();
+    assert!(matches!(next().await, fanout::Followed::Subscribed));
+    publisher.publish_confirmed(hint(), Duration::from_secs(30)).await.unwrap();
+    assert!(matches!(next().await, fanout::Followed::Message(_)));
+}
