@@ -1,3 +1,4 @@
 //! Operators' commands.
 
+pub mod hypcontrol;
 pub mod service;

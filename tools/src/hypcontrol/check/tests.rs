@@ -1,0 +1,41 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+fn prefix() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["var/log", "var/run", "var/lib", "var/spool", "tmp", "etc/secrets"] {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_prefix_in_order_has_nothing_to_say_but_ok() {
+    let dir = prefix();
+    let findings = machine::check_permissions(dir.path());
+    assert!(findings.iter().all(|f| f.level == Level::Ok), "{findings:#?}");
+    assert_ne!(machine::check_disk(&dir.path().join("var")).message, "");
+    assert!(machine::check_memory(true).is_some());
+}
+
+#[test]
+fn readable_secrets_and_missing_folders_come_with_a_remedy() {
+    let dir = prefix();
+    std::fs::remove_dir(dir.path().join("tmp")).unwrap();
+    let secret = dir.path().join("etc/secrets/amqp");
+    std::fs::write(&secret, "x").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let findings = machine::check_permissions(dir.path());
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    assert!(findings[0].remedy.starts_with("mkdir -p "), "{}", findings[0].remedy);
+    assert_eq!(findings[1].remedy, format!("chmod 600 {}", secret.display()));
+    assert!(findings[1].message.ends_with("can be read by others (mode 640)"), "{}", findings[1].message);
+}
+
+#[test]
+fn a_finding_is_written_with_what_to_do() {
+    let finding = Finding::failure("ports", "web cannot listen", "change [server] port");
+    assert_eq!(finding.text(), "FAIL  ports: web cannot listen\n      to do: change [server] port");
+    assert_eq!(Finding::ok("disk", "fine").text(), "ok    disk: fine");
+}
