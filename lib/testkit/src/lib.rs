@@ -1,3 +1,4 @@
 //! Real brokers, stores and supervisors for tests.
 
 pub mod broker;
+pub mod supervisord;
