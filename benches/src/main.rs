@@ -1,5 +1,6 @@
 //! `overstory-bench`: every performance figure that is quoted, measured next to its peer in the same run.
 
+mod connector;
 mod figure;
 mod peers;
 mod process;
@@ -31,7 +32,10 @@ struct Arguments {
 
 /// The parts that can be measured.
 #[derive(Debug, Clone, Subcommand)]
-enum Bench {}
+enum Bench {
+    /// The host connector next to collectd.
+    Connector(connector::Options),
+}
 
 /// What a bench is told.
 #[derive(Debug)]
@@ -63,7 +67,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         "{} is not there: cargo build --profile dist -p overstory",
         setting.executable.display()
     );
-    let figures: Vec<figure::Figure> = match bench {};
+    let figures: Vec<figure::Figure> = match bench {
+        Bench::Connector(options) => connector::run(&setting, &options)?,
+    };
     print!("{}", figure::table(&figures));
     if let Some(file) = arguments.json {
         std::fs::write(file, figure::json_lines(&figures)?)?;
