@@ -13,6 +13,7 @@ pub mod program;
 pub mod shutdown;
 pub mod spool;
 pub mod terminal;
+pub mod watchdog;
 
 pub use prometheus;
 
