@@ -27,9 +27,9 @@ run_install() {
     [ -z "$executable" ] || step_count=$((step_count - 1))
     [ "$start" = no ] || step_count=$((step_count + 1))
 
+    require_needs
     step 'system packages' system_packages
     if [ -z "$executable" ]; then
-        require_rust
         step "build ($profile)" each_package "$order" build
     fi
     claim_prefix
@@ -139,9 +139,9 @@ run_package() {
     step_count=3
     [ -z "$executable" ] || step_count=$((step_count - 1))
     store=embedded
+    require_needs
     step 'system packages' system_packages
     if [ -z "$executable" ]; then
-        require_rust
         step "build ($profile)" in_package tools build
     fi
     step "pack $name.tar.zst" pack "$name"

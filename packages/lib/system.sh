@@ -8,6 +8,10 @@ readonly policy_mark='# Written by build-install.sh for the time of one installa
 
 # The Debian packages that are not there and needed.
 missing_packages() {
+    if [ "$action" = 'test' ]; then
+        missing_test_packages
+        return
+    fi
     [ -x "$broker_program" ] || echo rabbitmq-server
     have supervisord || echo supervisor
     if [ -z "$executable" ]; then
@@ -19,28 +23,48 @@ missing_packages() {
     fi
 }
 
-system_packages() {
+# Stops before anything is done when something is missing that this run cannot install, and says how to get all of it.
+require_needs() {
+    local text='' more
+    if [ -z "$executable" ]; then
+        settle_builder
+        text=$(rust_message)
+    fi
+    for more in "$(packages_message)" "$(mongodb_message)"; do
+        text+=${text:+${more:+$'\n\n'}}$more
+    done
+    [ -z "$text" ] || die "$exit_missing" "$text"
+}
+
+packages_message() {
     local missing
     missing=$(missing_packages | tr '\n' ' ')
     missing=${missing% }
-    if [ -n "$missing" ]; then
-        if [ "$no_deps" = yes ]; then
-            die "$exit_missing" "--no-deps was given, and these Debian packages are missing: $missing"
-        fi
-        if ! as_root; then
-            die "$exit_missing" "These Debian packages are missing. As root, run:
-    apt-get update && apt-get install --no-install-recommends -y $missing
-(it starts Debian's own broker; to avoid that: systemctl mask rabbitmq-server supervisor before it)
-and then this command again."
-        fi
-        have apt-get || die "$exit_missing" "this is not a Debian system; install these yourself: $missing"
-        # shellcheck disable=SC2086 # a list of names
-        install_packages $missing
+    [ -n "$missing" ] || return 0
+    if [ "$no_deps" = yes ]; then
+        printf -- '--no-deps was given, and these Debian packages are missing: %s\n' "$missing"
+    elif ! as_root; then
+        printf 'These Debian packages are missing. As root, run:
+    apt-get update && apt-get install --no-install-recommends -y %s
+(where services start at installation this starts the system'\''s own broker and supervisor; they do no harm) and then this
+command again.\n' "$missing"
+    elif ! have apt-get; then
+        printf 'This is not a Debian system; install these yourself: %s\n' "$missing"
     fi
-    if [ "$store" = mongodb ] && ! have mongod && [ ! -s "$prefix/etc/secrets/mongodb-uri" ]; then
-        die "$exit_missing" "--store mongodb was chosen, and there is no mongod on this machine. Install MongoDB 4.4 or newer, or write
-the address of a server elsewhere, as one line mongodb://..., into $prefix/etc/secrets/mongodb-uri (mode 0600)."
-    fi
+}
+
+mongodb_message() {
+    [ "$store" = mongodb ] || return 0
+    have mongod || [ -s "${prefix:-}/etc/secrets/mongodb-uri" ] ||
+        printf 'The store is to be mongodb, and there is no mongod on this machine. Install MongoDB 4.4 or newer, or write the address of
+a server elsewhere, as one line mongodb://..., into %s/etc/secrets/mongodb-uri (mode 0600).\n' "${prefix:-}"
+}
+
+system_packages() {
+    local missing
+    missing=$(missing_packages)
+    # shellcheck disable=SC2086 # a list of names
+    [ -z "$missing" ] || install_packages $missing
 }
 
 # Installs Debian packages without letting apt start their services.
@@ -60,6 +84,7 @@ install_packages() { # NAME...
         case $name in
             rabbitmq-server) disable_unit rabbitmq-server ;;
             supervisor) disable_unit supervisor ;;
+            collectd-core) disable_unit collectd ;;
         esac
     done
     # Erlang came with the broker, and with it a port mapper for the whole machine.
@@ -68,10 +93,14 @@ install_packages() { # NAME...
 }
 
 disable_unit() { # NAME
-    if have systemctl; then
-        systemctl disable "$1.service" || true
-        if [ "$1" = epmd ]; then systemctl disable epmd.socket || true; fi
-    fi
+    local unit
+    for unit in "$1.service" "$1.socket"; do
+        if have systemctl; then
+            systemctl disable "$unit" || true
+        elif have deb-systemd-helper; then
+            deb-systemd-helper disable "$unit" || true
+        fi
+    done
     if [ -x "/etc/init.d/$1" ] && have update-rc.d; then update-rc.d "$1" disable || true; fi
 }
 
@@ -83,7 +112,7 @@ forbid_service_starts() {
     cat >"$policy_file" <<END
 #!/bin/sh
 $policy_mark
-case \$1 in rabbitmq-server | supervisor | epmd*) exit 101 ;; esac
+case \$1 in rabbitmq-server | supervisor | collectd | epmd*) exit 101 ;; esac
 [ ! -x '$policy_file.before-overstory' ] || exec '$policy_file.before-overstory' "\$@"
 exit 0
 END
@@ -111,19 +140,21 @@ settle_builder() {
 
 as_builder() { "${builder[@]}" "$@"; }
 
-require_rust() {
-    settle_builder
-    local found
+# How to get Rust, or nothing when there is a new enough one.
+rust_message() {
+    local found how
     if found=$(as_builder rustc --version 2>/dev/null) && as_builder cargo --version >/dev/null 2>&1; then
         found=$(awk '{ print $2 }' <<<"$found")
         if version_at_least "${found%%-*}" "$rust_needed"; then return; fi
     else
         found=none
     fi
-    local how="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+    how="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
     . \"\$HOME/.cargo/env\""
+    have curl || how="apt-get install -y curl ca-certificates    (as root)
+    $how"
     if have rustup; then how="rustup toolchain install stable --profile minimal && rustup default stable"; fi
-    die "$exit_missing" "The build needs rustc $rust_needed or newer (found: $found). To get it, as the user that builds:
-    $how
-and then run this command again. A package made with --package installs without a compiler."
+    printf 'The build needs rustc %s or newer (found: %s). To get it, as the user that builds:
+    %s
+and then run this command again. A package made with --package installs without a compiler.\n' "$rust_needed" "$found" "$how"
 }

@@ -8,8 +8,9 @@ readonly secantus_version=0.7.0b3
 
 run_test() {
     passed=0 failed=0 step_count=2
-    step 'system packages' test_system_packages
-    require_rust
+    store=embedded executable=''
+    require_needs
+    step 'system packages' system_packages
     secantus_dir=${OVERSTORY_TEST_CACHE:-${HOME:?}/.cache/overstory}/secantus
     step 'MongoDB stand-in' make_secantus
     export OVERSTORY_TEST_SECANTUS=$secantus_dir/bin/secantusd-py
@@ -36,17 +37,11 @@ run_test() {
     [ "$failed" = 0 ]
 }
 
-test_system_packages() {
-    local name missing=()
+missing_test_packages() {
+    local name
     for name in $test_packages; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || printf '%s\n' "$name"
     done
-    [ "${#missing[@]}" != 0 ] || return 0
-    [ "$no_deps" = no ] || die "$exit_missing" "--no-deps was given, and these Debian packages are missing: ${missing[*]}"
-    as_root || die "$exit_missing" "The tests need more Debian packages. As root, run:
-    apt-get update && apt-get install --no-install-recommends -y ${missing[*]}
-and then this command again."
-    install_packages "${missing[@]}"
 }
 
 # SecantusDB speaks MongoDB's protocol; it is a process of its own and nothing of it is linked or shipped.
