@@ -106,7 +106,8 @@ pub trait Engines: Send + Sync {
     async fn commit(&self, unit: &str, epoch: Epoch, commit: Commit) -> Result<Vec<u64>, StoreError>;
 
     /// Says for each of `ids` whether a commit has seen it. The store remembers at least the latest
-    /// [`DEDUP_WINDOW`] messages and those of the last [`DEDUP_SECONDS`].
+    /// [`DEDUP_WINDOW`] messages and, as long as they are not more than [`DEDUP_LIMIT`], those of the last
+    /// [`DEDUP_SECONDS`].
     ///
     /// # Errors
     /// The store is not available.
@@ -123,3 +124,5 @@ pub trait Engines: Send + Sync {
 pub const DEDUP_WINDOW: u64 = 200_000;
 /// The store remembers message ids for at least this long, in seconds.
 pub const DEDUP_SECONDS: i64 = 24 * 3600;
+/// The store remembers at most about this many message ids, which bounds the memory of the process that asks.
+pub const DEDUP_LIMIT: u64 = 400_000;

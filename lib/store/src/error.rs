@@ -35,6 +35,15 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file of an embedded store is not what SQLite wrote.
+    #[error("{file} is damaged: stop the stack, run `overstory store check`, restore the file from a backup")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// What SQLite found.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The store was made by a later version of this software.
     #[error("the store has schema version {found}, this program knows {known}: use the version that wrote it, or later")]
     TooNew {

@@ -1,5 +1,8 @@
 //! Reading and maintaining metrics.
 
+pub(crate) mod codec;
+pub(crate) mod stitch;
+
 use async_trait::async_trait;
 use overstory_model::metric::MetricKind;
 use overstory_model::{Millis, SeriesKey};
@@ -97,6 +100,9 @@ impl Default for Retention {
         Self { raw_s: 2 * 86_400, five_minutes_s: 30 * 86_400, hours_s: 730 * 86_400 }
     }
 }
+
+/// A five-minute bucket is packed this many milliseconds after its end; points that come later are added to it then.
+pub(crate) const CLOSED_AFTER_MS: i64 = 60_000;
 
 /// What one maintenance did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

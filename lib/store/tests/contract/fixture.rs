@@ -1,0 +1,32 @@
+//! A fresh store for each check.
+
+use overstory_runtime::Home;
+use overstory_store::{EngineSide, StoreConfig, WebSide, open_engines, open_web};
+use tempfile::TempDir;
+
+pub(crate) struct Fixture {
+    pub(crate) config: StoreConfig,
+    home: Home,
+    _dir: TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn embedded() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::embedded(dir.path().join("store"));
+        Self { config, home: Home::at(dir.path()), _dir: dir }
+    }
+
+    /// How many random histories a check goes through.
+    pub(crate) fn histories(&self) -> usize {
+        40
+    }
+
+    pub(crate) async fn engines(&self) -> EngineSide {
+        open_engines(&self.config, &self.home).await.unwrap()
+    }
+
+    pub(crate) async fn web(&self) -> WebSide {
+        open_web(&self.config, &self.home).await.unwrap()
+    }
+}
