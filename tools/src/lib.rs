@@ -1,4 +1,6 @@
 //! Operators' commands.
 
+pub mod amqp2tty;
 pub mod hypcontrol;
+pub mod overstory_admin;
 pub mod service;

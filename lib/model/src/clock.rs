@@ -22,6 +22,23 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds))
     }
 
+    /// The instant for people, in UTC: `2026-11-21 07:20:31Z`.
+    #[must_use]
+    pub fn utc(self) -> String {
+        // Days are counted from 0000-03-01, so that a leap day ends its year, in eras of 400 years.
+        let days = self.0.div_euclid(86_400) + 719_468;
+        let second = self.0.rem_euclid(86_400);
+        let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+    }
+
     /// The same instant in milliseconds.
     #[must_use]
     pub const fn millis(self) -> Millis {
@@ -102,6 +119,14 @@ mod tests {
     fn millis_before_the_epoch_belong_to_the_earlier_second() {
         assert_eq!(Millis(-1).secs(), Timestamp(-1));
         assert_eq!(Millis(1999).secs(), Timestamp(1));
+    }
+
+    #[test]
+    fn instants_are_written_for_people() {
+        assert_eq!(Timestamp(0).utc(), "1970-01-01 00:00:00Z");
+        assert_eq!(Timestamp(951_782_400).utc(), "2000-02-29 00:00:00Z");
+        assert_eq!(Timestamp(1_795_245_631).utc(), "2026-11-21 07:20:31Z");
+        assert_eq!(Timestamp(-1).utc(), "1969-12-31 23:59:59Z");
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! `overstory`: what operators do rarely, one subcommand each.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use overstory_runtime::{Home, program};
+use overstory_supervisor::privileges;
+
+mod dead;
+
+/// Looks after an installation.
+#[derive(Debug, Parser)]
+#[command(name = "overstory", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Messages that could not be worked on
+    #[command(subcommand)]
+    Dead(dead::Command),
+}
+
+/// Runs `overstory`; `args[0]` is the program's name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    program::end_quietly_on_closed_pipe();
+    match Args::try_parse_from(args) {
+        Ok(args) => match execute(&args.command, &Home::find()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("overstory: {}", program::chain(error.as_ref()));
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            // Help and version are asked for, the rest is wrong usage.
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+        }
+    }
+}
+
+fn execute(command: &Command, home: &Home) -> anyhow::Result<()> {
+    privileges::become_owner(home.root()).with_context(|| format!("no installation at {}", home.root().display()))?;
+    match command {
+        Command::Dead(command) => dead::run(command, home, &mut io::stdout()),
+    }
+}
