@@ -121,7 +121,9 @@ fn write(
     }
     write_entities(transaction, learned, &commit.entities)?;
     write_heard_of(transaction, caches, learned, &commit.heard_of)?;
-    for alarm in &commit.alarms {
+    // An alarm that ends makes room for the next one of its entity, in whatever order they are listed.
+    let (new, changed): (Vec<_>, Vec<_>) = commit.alarms.iter().partition(|alarm| alarm.is_new);
+    for alarm in changed.into_iter().chain(new) {
         write_alarm(transaction, alarm)?;
     }
     write_points(transaction, caches, learned, number, &commit.points)?;
