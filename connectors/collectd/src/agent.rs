@@ -191,3 +191,6 @@ pub(crate) async fn once(config: &CollectdConfig) -> anyhow::Result<String> {
     let events = Events::new(&host, &Facts::of_this_host(collector.limits()));
     Ok(events.perf_body(SystemClock.now(), collector.batch()))
 }
+
+#[cfg(test)]
+mod tests;
