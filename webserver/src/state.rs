@@ -1,0 +1,98 @@
+//! What the handlers work with.
+
+use std::sync::Arc;
+
+use overstory_model::Clock;
+use overstory_model::credential::PasswordError;
+use overstory_runtime::Shutdown;
+use overstory_runtime::admin::Ready;
+use overstory_store::{Accounts, Alarms, Entities, EngineRuns, Metrics as MetricStore};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::auth::Authenticator;
+use crate::broker::BrokerWatch;
+use crate::config::Settings;
+use crate::health::HealthCache;
+use crate::metrics::Metrics;
+use crate::shared::Shared;
+use crate::sink::EventSink;
+use crate::supervised::ServiceControl;
+
+/// Bodies of events that are read at the same time: with the limit of a body it bounds the memory they take.
+const EVENT_BODIES: usize = 4;
+
+/// The aggregates of the store that the API reads, and the accounts.
+#[derive(Clone)]
+pub struct Stores {
+    /// Alarms.
+    pub alarms: Arc<dyn Alarms>,
+    /// Entities.
+    pub entities: Arc<dyn Entities>,
+    /// Series and their points.
+    pub metrics: Arc<dyn MetricStore>,
+    /// What the engines last said about themselves.
+    pub runs: Arc<dyn EngineRuns>,
+    /// Accounts, sessions and keys.
+    pub accounts: Arc<dyn Accounts>,
+    /// The store's name for people.
+    pub name: &'static str,
+}
+
+/// Everything outside of this program that the handlers use.
+#[derive(Clone)]
+pub struct Ports {
+    /// The store.
+    pub stores: Stores,
+    /// Where events go.
+    pub sink: Arc<dyn EventSink>,
+    /// The broker's state.
+    pub broker: Arc<dyn BrokerWatch>,
+    /// The supervised services.
+    pub services: Arc<dyn ServiceControl>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// The state of the program that all workers share.
+pub struct AppState {
+    /// The settings.
+    pub settings: Settings,
+    /// The world.
+    pub ports: Ports,
+    /// Who calls.
+    pub auth: Authenticator,
+    /// The runtime for what outlives a request.
+    pub shared: Shared,
+    /// The last health check.
+    pub health: HealthCache,
+    /// Turns to read bodies of events.
+    pub event_bodies: Semaphore,
+    /// What has to be in place to serve requests.
+    pub ready: Ready,
+    /// The wish to stop.
+    pub shutdown: Shutdown,
+}
+
+impl AppState {
+    /// Puts the state together.
+    ///
+    /// # Errors
+    /// Passwords cannot be hashed.
+    pub fn new(
+        settings: Settings,
+        ports: Ports,
+        runtime: Handle,
+        ready: Ready,
+        shutdown: Shutdown,
+    ) -> Result<Self, PasswordError> {
+        let shared = Shared::new(runtime.clone(), settings.answer_timeout);
+        let accounts = Arc::clone(&ports.stores.accounts);
+        let clock = Arc::clone(&ports.clock);
+        let auth = Authenticator::new(settings.auth.clone(), accounts, shared.clone(), clock, runtime)?;
+        let event_bodies = Semaphore::new(EVENT_BODIES);
+        Ok(Self { settings, ports, auth, shared, health: HealthCache::default(), event_bodies, ready, shutdown })
+    }
+}
