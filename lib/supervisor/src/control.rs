@@ -64,6 +64,8 @@ pub async fn apply_config(supervisor: &dyn Supervisor, service: &ServiceDef) -> 
 }
 
 /// Starts a process that does not run. One that supervisord is about to try again is tried now, from the first try.
+/// One that could not be spawned, or was dead before supervisord answered, is in BACKOFF after it, as one that dies
+/// later is.
 ///
 /// # Errors
 /// When supervisord refuses.
@@ -71,7 +73,8 @@ pub async fn start_process(supervisor: &dyn Supervisor, name: &ProcessName) -> R
     if supervisor.process(name).await?.state == ProcessState::Backoff {
         ignore_fault(supervisor.stop(name).await, fault::NOT_RUNNING)?;
     }
-    ignore_fault(supervisor.start(name).await, fault::ALREADY_STARTED)
+    let started = ignore_fault(supervisor.start(name).await, fault::SPAWN_ERROR);
+    ignore_fault(started, fault::ALREADY_STARTED)
 }
 
 fn ignore_fault(result: Result<(), SupervisorError>, code: i64) -> Result<(), SupervisorError> {

@@ -248,7 +248,7 @@ impl Loader<'_> {
             // supervisord sees variables of its environment that we do not: such a value is kept as written.
             let lenient = |text: &str| expand(text, &vars).unwrap_or_else(|_| text.to_owned());
             let own = section.get_ignore_case("process_name").unwrap_or("%(program_name)s");
-            let stdout_log = section.get_ignore_case("stdout_logfile").map(|path| lenient(path));
+            let stdout_log = section.get_ignore_case("stdout_logfile").map(&lenient);
             let stdout_log =
                 stdout_log.filter(|p| !matches!(p.to_ascii_uppercase().as_str(), "AUTO" | "NONE" | "SYSLOG"));
             let ready =

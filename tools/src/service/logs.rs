@@ -25,14 +25,17 @@ pub(super) async fn show(
         let label = label(name);
         last_lines(path, lines).iter().try_for_each(|line| writeln!(out, "{label}{line}"))?;
     }
-    while follow {
-        for (label, follower) in &mut followers {
-            follower.next_lines().iter().try_for_each(|line| writeln!(out, "{label}{line}"))?;
+    out.flush()?;
+    if follow {
+        loop {
+            for (label, follower) in &mut followers {
+                follower.next_lines().iter().try_for_each(|line| writeln!(out, "{label}{line}"))?;
+            }
+            out.flush()?;
+            tokio::time::sleep(POLL).await;
         }
-        out.flush()?;
-        tokio::time::sleep(POLL).await;
     }
-    out.flush()
+    Ok(())
 }
 
 #[cfg(test)]

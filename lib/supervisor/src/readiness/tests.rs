@@ -37,7 +37,7 @@ async fn probed(kind: &str, answer: Vec<u8>, suffix: &str) -> Result<(), String>
     let server = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 512];
-        stream.read(&mut request).await.unwrap();
+        assert!(stream.read(&mut request).await.unwrap() > 0);
         stream.write_all(&answer).await.unwrap();
     };
     let probe = parse(&format!("{kind}:{address}{suffix}")).unwrap();

@@ -24,13 +24,15 @@ pub(super) fn check_disk(var: &Path) -> Finding {
     let subject = "disk";
     match statvfs(var) {
         Ok(stat) => {
-            let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size());
+            let free = stat.blocks_available() * stat.fragment_size();
             let message = format!("{} MiB are free in {}", free / MIB, var.display());
             let remedy = "make room, or put var on another disk";
-            match free {
-                ..DISK_FAILURE => Finding::failure(subject, message, remedy),
-                ..DISK_WARNING => Finding::warning(subject, message, remedy),
-                _ => Finding::ok(subject, message),
+            if free < DISK_FAILURE {
+                Finding::failure(subject, message, remedy)
+            } else if free < DISK_WARNING {
+                Finding::warning(subject, message, remedy)
+            } else {
+                Finding::ok(subject, message)
             }
         }
         Err(error) => {
@@ -45,10 +47,12 @@ pub(super) fn check_memory(nothing_runs: bool) -> Option<Finding> {
     let free = available_memory()?;
     let message = format!("{} MiB are available", free / MIB);
     let remedy = "end what is not needed, or give the machine or container more";
-    Some(match free {
-        ..MEMORY_FAILURE if nothing_runs => Finding::failure(subject, message, remedy),
-        ..MEMORY_WARNING if nothing_runs => Finding::warning(subject, message, remedy),
-        _ => Finding::ok(subject, message),
+    Some(if nothing_runs && free < MEMORY_FAILURE {
+        Finding::failure(subject, message, remedy)
+    } else if nothing_runs && free < MEMORY_WARNING {
+        Finding::warning(subject, message, remedy)
+    } else {
+        Finding::ok(subject, message)
     })
 }
 
