@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod peer;
+
 use std::fs;
 
 use overstory_amqp::{Consumed, Consumer, ConsumerOptions, topology};
