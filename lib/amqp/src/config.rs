@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// The name of the file in `etc`.
 pub const FILE: &str = "amqp.conf";
 
+/// The certificates that the machine trusts, where Debian keeps them.
+const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Where the broker is, who we are to it, and how long its queues may get.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AmqpConfig {
@@ -164,9 +167,7 @@ impl AmqpConfig {
         let tls = match (tls.enabled, tls.ca_file.is_empty()) {
             (false, _) => None,
             (true, false) => Some(TlsConfig { ca_file: home.resolve(&tls.ca_file) }),
-            (true, true) => {
-                return Err(ConfigError::value(FILE, "tls", "ca_file", "", "a PEM file when enabled = true"));
-            }
+            (true, true) => Some(TlsConfig { ca_file: PathBuf::from(SYSTEM_CERTIFICATES) }),
         };
         Ok(Self {
             password: config::read_secret(home, &broker.password_file)?,
@@ -215,7 +216,7 @@ mod tests {
         for (text, part) in [
             ("[broker]\nheartbeat_s = 0", "heartbeat_s"),
             ("[broker]\nvhost = ''", "vhost"),
-            ("[tls]\nenabled = true", "ca_file"),
+            ("[tls]\nenabled = 'perhaps'", "enabled"),
             ("[queues]\nevents_max_messages = 0", "events_max_messages"),
             ("[broker]\nhots = 'x'", "hots"),
         ] {

@@ -88,17 +88,17 @@ struct Subscription {
     stream: lapin::Consumer,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Subscription, AmqpError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Box<Subscription>, AmqpError>> + Send>>;
 
 enum State {
     /// Nothing is subscribed until then; the connection is kept if it is good.
     Paused {
-        connection: Option<Connection>,
+        connection: Option<Box<Connection>>,
         until: Instant,
     },
     /// Kept here so that a caller may drop `next` and call it again without starting over.
     Opening(Opening),
-    Subscribed(Subscription),
+    Subscribed(Box<Subscription>),
 }
 
 /// A subscription to one queue on a connection of its own.
@@ -286,14 +286,14 @@ impl Consumer {
     pub async fn hand_back(&mut self, pause: Duration) {
         let paused = State::Paused { connection: None, until: Instant::now() + pause };
         let State::Subscribed(subscription) = self.end_generation(paused) else { return };
-        let Subscription { connection, channel, stream } = subscription;
+        let Subscription { connection, channel, stream } = *subscription;
         drop(stream);
         let closing = tokio::time::timeout(Duration::from_secs(2), channel.close(200, "handed back".into()));
         let closed = matches!(closing.await, Ok(Ok(())));
         if let State::Paused { connection: kept, .. } = &mut self.state
             && closed
         {
-            *kept = Some(connection);
+            *kept = Some(Box::new(connection));
         }
     }
 
@@ -306,11 +306,12 @@ impl Consumer {
     /// Closes the connection; what is unacknowledged goes back to the queue.
     pub async fn close(mut self) {
         let state = self.end_generation(State::Paused { connection: None, until: Instant::now() });
-        if let State::Subscribed(Subscription { connection, .. }) | State::Paused { connection: Some(connection), .. } =
-            state
-        {
-            link::close(connection).await;
-        }
+        let connection = match state {
+            State::Subscribed(subscription) => subscription.connection,
+            State::Paused { connection: Some(connection), .. } => *connection,
+            State::Paused { connection: None, .. } | State::Opening(_) => return,
+        };
+        link::close(connection).await;
     }
 
     fn lose(&mut self, reason: String) {
@@ -342,14 +343,14 @@ impl fmt::Debug for Consumer {
 }
 
 async fn subscribe(
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     config: AmqpConfig,
     options: ConsumerOptions,
     prefetch: u16,
-) -> Result<Subscription, AmqpError> {
+) -> Result<Box<Subscription>, AmqpError> {
     let queue = link::short("the queue's name", &options.queue)?;
     let connection = match connection {
-        Some(connection) => connection,
+        Some(connection) => *connection,
         None => {
             let connection = link::connect(&config, &options.name).await?;
             link::declare(&connection, &Topology::new(&config.queues)).await?;
@@ -361,7 +362,7 @@ async fn subscribe(
     let tag = lapin::types::ShortString::default();
     let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
     let stream = link::reply("consume", consuming).await?;
-    Ok(Subscription { connection, channel, stream })
+    Ok(Box::new(Subscription { connection, channel, stream }))
 }
 
 /// Keeps what the broker may send ahead within the byte budget: it counts messages only, so their size decides.

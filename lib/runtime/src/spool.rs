@@ -193,9 +193,8 @@ impl Spool {
         while records.len() < max_records && bytes < max_bytes {
             let Some((segment, offset)) = self.reading_at() else { break };
             let first = segment.first();
-            let found = segment
-                .next(offset)
-                .map_err(|source| SpoolError::Io { path: segment.path().to_owned(), source })?;
+            let found =
+                segment.next(offset).map_err(|source| SpoolError::Io { path: segment.path().to_owned(), source })?;
             match found {
                 Found::Record { record, end } => {
                     self.position = Some((first, end));

@@ -1,13 +1,14 @@
 //! The real RabbitMQ of Debian, in a directory of its own, with an epmd and ports of its own.
 //!
 //! Starting one takes ten seconds, so all tests of a run share one, each in a virtual host of its own
-//! ([`shared`]). Tests that stop, kill or throttle the broker start a private one ([`PrivateBroker`]). In both cases a
-//! small process beside the tests keeps the broker and ends it, with its files, when the tests are gone, however
-//! they went.
+//! ([`shared`]). Tests that stop, kill or throttle the broker take turns with another one ([`PrivateBroker`]). In both
+//! cases a small process beside the tests keeps the broker and ends it, with its files, when the tests are gone,
+//! however they went.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,8 +22,10 @@ const KEEPER: &str = include_str!("broker/keeper.sh");
 const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// How long a broker may take to answer, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// Virtual hosts that a shared broker begins with, and is given more of at a time.
+/// Virtual hosts that the shared broker begins with, and that any broker is given more of at a time.
 const VHOSTS: u32 = 128;
+/// Virtual hosts that the other broker begins with: fewer, since each start opens them all.
+const FEW_VHOSTS: u32 = 16;
 const USER: &str = "overstory";
 const PASSWORD: &str = "test";
 /// `PASSWORD` as the broker keeps it: base64 of a salt and the SHA-256 of salt and password.
@@ -33,38 +36,57 @@ const PASSWORD_HASH: &str = "c2FsdBvBo2HxcJK8evSy+Cv5GU6p7iyknrLlPjn1Vbwe6u10";
 /// # Errors
 /// RabbitMQ is not installed or does not start.
 pub fn shared() -> Result<AmqpConfig> {
-    // Keyed by the sources that it is made from: two checkouts, or two versions of the keeper, do not meet.
-    let key = crc(&[env!("CARGO_MANIFEST_DIR").as_bytes(), KEEPER.as_bytes(), &VHOSTS.to_be_bytes()]);
-    let user = fs::metadata("/proc/self").context("/proc")?;
-    let user = std::os::unix::fs::MetadataExt::uid(&user);
-    let dir = PathBuf::from(format!("/tmp/overstory-broker-{user}-{key:08x}"));
-    let lock_path = dir.with_extension("lock");
+    let (dir, lock_path) = place("shared")?;
     let _lock = FileLock::acquire(&lock_path).context("the shared broker's lock")?;
     let node = match Node::running(&dir) {
         Some(node) => node,
-        None => Node::start(&dir, Some(&lock_path))?,
+        None => Node::start(&dir, &lock_path, VHOSTS)?,
     };
     node.lease()?;
     node.wait_until_ready()?;
     node.next_vhost()
 }
 
-/// A broker of one test; ended when dropped.
+/// Where the broker for this purpose is kept, and the lock that guards it.
+fn place(purpose: &str) -> Result<(PathBuf, PathBuf)> {
+    // Keyed by the sources that it is made from: two checkouts, or two versions of the keeper, do not meet.
+    let key = crc(&[env!("CARGO_MANIFEST_DIR").as_bytes(), KEEPER.as_bytes(), &VHOSTS.to_be_bytes()]);
+    let user = fs::metadata("/proc/self").context("/proc")?.uid();
+    let dir = PathBuf::from(format!("/tmp/overstory-broker-{user}-{purpose}-{key:08x}"));
+    let lock = dir.with_extension("lock");
+    Ok((dir, lock))
+}
+
+/// A broker that one test at a time has for itself. Whatever the test does to it, the next one finds it well, or gets
+/// a new one.
 #[derive(Debug)]
 pub struct PrivateBroker {
     node: Node,
     dir: PathBuf,
+    _lock: FileLock,
 }
 
 impl PrivateBroker {
-    /// Starts one and waits until it answers. Blocks.
+    /// Waits for its turn, starts the broker if need be, and waits until it answers. Blocks.
     ///
     /// # Errors
     /// RabbitMQ is not installed or does not start.
     pub fn start() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("overstory-broker-").tempdir_in("/tmp")?.keep();
-        let node = Node::start(&dir, None)?;
-        let broker = Self { node, dir };
+        let (dir, lock_path) = place("private")?;
+        let lock = FileLock::acquire(&lock_path).context("the private broker's lock")?;
+        // The mark stays when a test fails or is killed; nobody knows then what it left behind.
+        let well = !dir.join("in-use").exists();
+        let node = match Node::running(&dir) {
+            Some(node) if well => node,
+            Some(node) => {
+                node.end();
+                Node::start(&dir, &lock_path, FEW_VHOSTS)?
+            }
+            None => Node::start(&dir, &lock_path, FEW_VHOSTS)?,
+        };
+        node.lease()?;
+        fs::write(dir.join("in-use"), "")?;
+        let broker = Self { node, dir, _lock: lock };
         broker.node.wait_until_ready()?;
         Ok(broker)
     }
@@ -143,8 +165,10 @@ impl PrivateBroker {
 
 impl Drop for PrivateBroker {
     fn drop(&mut self) {
-        // The keeper does the rest, as it does when this process is killed.
-        let _ = Command::new("kill").arg(self.node.keeper.to_string()).status();
+        // Left down, the broker would keep the next test waiting; left otherwise unwell, the test has failed.
+        if !std::thread::panicking() && self.dir.join("beam.pid").exists() {
+            let _ = fs::remove_file(self.dir.join("in-use"));
+        }
     }
 }
 
@@ -171,7 +195,7 @@ impl Node {
     }
 
     /// Makes the directory and starts the keeper, which starts the broker.
-    fn start(dir: &Path, lock: Option<&Path>) -> Result<Self> {
+    fn start(dir: &Path, lock: &Path, vhosts: u32) -> Result<Self> {
         ensure!(Path::new(CTL).exists(), "RabbitMQ is missing: apt-get install rabbitmq-server ({CTL})");
         if dir.exists() {
             fs::remove_dir_all(dir)?;
@@ -190,18 +214,18 @@ impl Node {
         fs::write(dir.join("etc/rabbitmq.conf"), conf)?;
         fs::write(dir.join("etc/env.conf"), "")?;
         fs::write(dir.join("etc/enabled_plugins"), "[].")?;
-        fs::write(dir.join("etc/definitions.json"), definitions().to_string())?;
+        fs::write(dir.join("etc/definitions.json"), definitions(vhosts).to_string())?;
         fs::write(dir.join("wanted"), "up")?;
-        fs::write(dir.join("vhosts"), format!("0 {VHOSTS}"))?;
+        fs::write(dir.join("vhosts"), format!("0 {vhosts}"))?;
         fs::write(dir.join("keeper.sh"), KEEPER)?;
         let log = fs::File::create(dir.join("log/keeper"))?;
         let lease = dir.join("leases").join(std::process::id().to_string());
-        fs::write(lease, if lock.is_some() { runner() } else { String::new() })?;
+        fs::write(lease, runner())?;
         // In a group of its own, so that what ends the tests does not end it before it has tidied up.
         let keeper = Command::new("bash")
             .arg(dir.join("keeper.sh"))
             .arg(dir)
-            .arg(lock.unwrap_or(Path::new("")))
+            .arg(lock)
             .args([amqp_port, epmd_port, dist_port].map(|port| port.to_string()))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -212,6 +236,15 @@ impl Node {
             .id();
         fs::write(dir.join("node"), format!("{keeper} {amqp_port} {epmd_port}"))?;
         Ok(Self { dir: dir.to_owned(), keeper, amqp_port, epmd_port })
+    }
+
+    /// Ends the keeper, and the broker with it.
+    fn end(&self) {
+        let _ = Command::new("kill").arg(self.keeper.to_string()).status();
+        let deadline = Instant::now() + START_TIMEOUT;
+        while Self::running(&self.dir).is_some() && Instant::now() < deadline {
+            nap();
+        }
     }
 
     /// Notes that this process uses the broker.
@@ -226,8 +259,7 @@ impl Node {
             if Instant::now() > deadline {
                 bail!("the broker does not answer\n{}", self.logs());
             }
-            #[expect(clippy::disallowed_methods, reason = "waits for another process, off any runtime's threads")]
-            std::thread::sleep(Duration::from_millis(50));
+            nap();
         }
         Ok(())
     }
@@ -283,6 +315,12 @@ impl Node {
     }
 }
 
+/// Between two looks at another process.
+#[expect(clippy::disallowed_methods, reason = "a condition with a deadline, before the test does anything")]
+fn nap() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
 /// The pid of the program that runs the tests, which outlives them one by one.
 fn runner() -> String {
     let parent = std::os::unix::process::parent_id().to_string();
@@ -290,8 +328,8 @@ fn runner() -> String {
     if name.starts_with("cargo") { parent } else { String::new() }
 }
 
-fn definitions() -> serde_json::Value {
-    let names: Vec<String> = (0..VHOSTS).map(|number| format!("t{number}")).collect();
+fn definitions(vhosts: u32) -> serde_json::Value {
+    let names: Vec<String> = (0..vhosts).map(|number| format!("t{number}")).collect();
     serde_json::json!({
         "users": [{
             "name": USER, "password_hash": PASSWORD_HASH,

@@ -107,7 +107,25 @@ pub(super) enum Origin {
 }
 
 type Confirming = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Answer = Result<Confirmation, lapin::Error>;
+type Answer = Result<Verdict, lapin::Error>;
+
+/// What the broker says about a message.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// Whether a queue refused it.
+    pub(super) refused: bool,
+    /// The id of a message that was returned, which may be another one.
+    returned: Option<String>,
+}
+
+impl From<Confirmation> for Verdict {
+    fn from(confirmation: Confirmation) -> Self {
+        let refused = confirmation.is_nack();
+        let returned = confirmation.take_message();
+        let id = |id: lapin::types::ShortString| id.as_str().to_owned();
+        Self { refused, returned: returned.and_then(|message| message.properties.message_id().clone().map(id)) }
+    }
+}
 
 enum Progress {
     Waiting(Confirming),
@@ -131,8 +149,10 @@ impl Flight {
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let properties = message.properties();
         let body = message.body.clone();
-        let confirming =
-            async move { channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await };
+        let confirming = async move {
+            let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await?;
+            Ok(Verdict::from(confirm.await?))
+        };
         let progress = Progress::Waiting(Box::pin(confirming));
         let mut flight = Self { message, origin, sent_at: Instant::now(), progress };
         // The first poll is what hands the frames over, in the order of the calls.
@@ -161,13 +181,10 @@ impl Flight {
 
     /// The message that the broker returned with this answer, which may be another one; told once.
     pub(super) fn returned_id(&mut self) -> Option<String> {
-        let Progress::Answered(Some(Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)))) =
-            &mut self.progress
-        else {
-            return None;
-        };
-        let returned = returned.take()?;
-        returned.delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned())
+        match &mut self.progress {
+            Progress::Answered(Some(Ok(verdict))) => verdict.returned.take(),
+            _ => None,
+        }
     }
 
     /// Takes the answer.

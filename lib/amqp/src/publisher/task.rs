@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Confirmation, Connection, Event, ExchangeKind};
+use lapin::{Channel, Connection, Event, ExchangeKind};
 use overstory_model::clock::{Clock, SystemClock};
 use overstory_runtime::Shutdown;
 use overstory_runtime::backoff::Backoff;
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, encoded};
-use super::flight::{Command, Flight, Item, Origin, Outcome, Waiter, enqueue_all};
+use super::flight::{Command, Flight, Item, Origin, Outcome, Verdict, Waiter, enqueue_all};
 use super::{PublishError, PublisherOptions, Receipt, Shared};
 use crate::config::AmqpConfig;
 use crate::dead;
@@ -43,7 +43,7 @@ struct Up {
     known: HashSet<String>,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Up, AmqpError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Box<Up>, AmqpError>> + Send>>;
 
 enum Link {
     Down { until: Instant },
@@ -57,7 +57,7 @@ enum Wake {
     NoMoreCommands,
     Settled(Vec<Flight>),
     Connect,
-    Opened(Result<Up, AmqpError>),
+    Opened(Result<Box<Up>, AmqpError>),
     Event(Option<Event>),
     Due,
 }
@@ -229,14 +229,14 @@ impl Task {
         }
     }
 
-    fn opened(&mut self, up: Up) {
+    fn opened(&mut self, up: Box<Up>) {
         tracing::info!(publisher = self.name, "connected to the broker");
         self.reconnect.reset();
         self.away = false;
         self.blocked = None;
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.shared.connected.store(true, Ordering::Relaxed);
-        self.link = Link::Up(Box::new(up));
+        self.link = Link::Up(up);
     }
 
     async fn event(&mut self, event: Option<Event>) {
@@ -276,7 +276,7 @@ impl Task {
             flight.look();
             self.returned.extend(flight.returned_id());
             match flight.answer() {
-                Some(Ok(confirmation)) => answered.push((flight, confirmation)),
+                Some(Ok(verdict)) => answered.push((flight, verdict)),
                 _ => unknown.push(flight),
             }
         }
@@ -525,7 +525,7 @@ impl Task {
         // their fate.
         for mut flight in settled.into_iter().rev() {
             match flight.answer() {
-                Some(Ok(confirmation)) => answered.push((flight, confirmation)),
+                Some(Ok(verdict)) => answered.push((flight, verdict)),
                 Some(Err(error)) => {
                     lost = Some(error);
                     self.flights.push_front(flight);
@@ -546,10 +546,10 @@ impl Task {
         }
     }
 
-    async fn settle_answered(&mut self, answered: Vec<(Flight, Confirmation)>) {
-        for (flight, confirmation) in answered {
+    async fn settle_answered(&mut self, answered: Vec<(Flight, Verdict)>) {
+        for (flight, verdict) in answered {
             let Flight { message, origin, .. } = flight;
-            if confirmation.is_nack() {
+            if verdict.refused {
                 self.refused(message, origin).await;
                 continue;
             }
@@ -626,13 +626,13 @@ impl Task {
 }
 
 /// Connects, declares the topology and opens a confirming channel.
-async fn open(config: AmqpConfig, name: String, topology: Topology) -> Result<Up, AmqpError> {
+async fn open(config: AmqpConfig, name: String, topology: Topology) -> Result<Box<Up>, AmqpError> {
     let connection = link::connect(&config, &name).await?;
     link::declare(&connection, &topology).await?;
     let channel = link::open_channel(&connection).await?;
     link::reply("ask for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
     let events = Box::pin(connection.events_listener());
-    Ok(Up { connection, channel: Arc::new(channel), events, known: HashSet::new() })
+    Ok(Box::new(Up { connection, channel: Arc::new(channel), events, known: HashSet::new() }))
 }
 
 /// Waits for something to happen to the connection.

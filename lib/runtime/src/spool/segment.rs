@@ -101,8 +101,7 @@ impl Segment {
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = path(dir, first);
         // Left by a crash between making the file and writing its first record: it holds nothing.
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&MAGIC);
         header[8..].copy_from_slice(&first.to_le_bytes());

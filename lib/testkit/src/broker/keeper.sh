@@ -4,12 +4,11 @@
 # leases/PID  a test process that uses it; holds the pid of what runs the tests, or nothing
 # wanted      `up` or `down`: whether the broker is to run
 # beam.pid    the broker's pid while it runs
-# $2          the lock under which leases are taken; empty when there is one user only
+# $2          the lock under which leases are taken
 set -u
 dir=$1 lock=$2 amqp_port=$3 epmd_port=$4 dist_port=$5
 # Without tests, but with something that runs tests alive, the broker stays for so many half seconds.
 idle_limit=360
-[ -n "$lock" ] || idle_limit=0
 
 export HOME=$dir/lib LANG=C.UTF-8
 export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP_SECONDS=0
@@ -77,7 +76,6 @@ while :; do
     else
         idle=$((idle + 1))
         if [ "$runners" = 0 ] && [ "$idle" -gt 2 ] || [ "$idle" -gt "$idle_limit" ]; then
-            [ -n "$lock" ] || finish
             exec 9>>"$lock"
             if flock -n 9; then
                 count
