@@ -63,7 +63,8 @@ put_link() { # TARGET PATH
         ln -sfn -- "$1" "$to.installing"
         mv -fT -- "$to.installing" "$to"
     fi
-    give_to_owner "$to"
+    # Outside the prefix it is root's.
+    [[ $2 = /* ]] || give_to_owner "$to"
     record l "$1" "$2"
 }
 

@@ -21,9 +21,9 @@ port_key() { # KEY
         epmd_port) echo 'ERL_EPMD_PORT in etc/rabbitmq/rabbitmq-env.conf, the command of epmd in etc/supervisord.d/rabbitmq-server.conf' ;;
         distribution_port) echo 'DIST_PORT in etc/rabbitmq/rabbitmq-env.conf' ;;
         web_port) echo 'the command in etc/supervisord.d/webserver.conf' ;;
-        web_admin_port) echo 'the admin address in etc/webserver.conf, hyp_ready in etc/supervisord.d/webserver.conf' ;;
-        collectd_admin_port) echo 'the admin address in etc/collectd.conf, hyp_ready in etc/supervisord.d/collectd.conf' ;;
-        engines_admin_port) echo 'the command and hyp_ready in etc/supervisord.d/amqp2engines.conf' ;;
+        web_admin_port) echo '[admin] listen in etc/webserver.conf, hyp_ready in etc/supervisord.d/webserver.conf' ;;
+        collectd_admin_port) echo '[admin] listen in etc/collectd.conf, hyp_ready in etc/supervisord.d/collectd.conf' ;;
+        engines_admin_port) echo 'admin_port in etc/engines/amqp2engines.conf, hyp_ready in etc/supervisord.d/amqp2engines.conf' ;;
         mongodb_port) echo 'port in etc/mongodb.conf, etc/secrets/mongodb-uri, hyp_ready in etc/supervisord.d/mongodb.conf' ;;
     esac
 }
@@ -85,14 +85,14 @@ why_not() { # KEY PORT WANTED
     local port other
     why=''
     for port in $(ports_from "$1" "$2"); do
-        if is_taken "$port" && ! is_ours "$port"; then
-            why='is taken by something that is not ours'
-            return 1
-        fi
-        [ "$2" != "$3" ] || continue
-        other=$(chosen_by "$port")
+        other=''
+        [ "$2" = "$3" ] || other=$(chosen_by "$port")
         if [ -n "$other" ]; then
             why="belongs to the installation in $other"
+            return 1
+        fi
+        if is_taken "$port" && ! is_ours "$port"; then
+            why='is taken by something that is not ours'
             return 1
         fi
     done

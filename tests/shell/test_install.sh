@@ -172,6 +172,7 @@ test_root_finds_two_commands_in_its_path_and_loses_none() {
     fi
     assert_equal $'hypcontrol\noverstory' "$(ls "$sandbox/links")" 'links'
     assert_equal "$sandbox/p/bin/hypcontrol" "$(readlink "$sandbox/links/hypcontrol")" 'link'
+    assert_equal root "$(stat -c %U "$sandbox/links/hypcontrol")" 'owner of the link'
     assert_contains "$output" "  hypcontrol stop"
     installed "$sandbox/q"
     assert_contains "$output" "left $sandbox/links/hypcontrol alone"
