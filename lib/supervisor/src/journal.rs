@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::api::ProcessInfo;
 
 /// How much of the log is looked at.
-pub const TAIL_BYTES: i64 = 256 * 1024;
+pub const TAIL_BYTES: i64 = 128 * 1024;
 /// Starts within [`CRASH_LOOP_WINDOW`] that make a crash loop.
 pub const CRASH_LOOP_STARTS: usize = 3;
 /// The time in which a crash loop is looked for.

@@ -17,6 +17,9 @@ use crate::api::{ProcessInfo, ProcessName};
 
 /// How often it is looked whether a process has ended.
 const POLL: Duration = Duration::from_millis(20);
+/// Our own programs end by themselves when their supervisord dies; a second SIGTERM would make them give up what they
+/// are finishing, so they get this long before the first.
+const GRACE: Duration = Duration::from_secs(1);
 /// Ending a process can set its children free, which are then ended, too: at most so often.
 const MAX_ROUNDS: usize = 5;
 
@@ -97,7 +100,7 @@ pub fn find_strays(socket: &Path, supervisord: Option<i32>, infos: &[ProcessInfo
     strays
 }
 
-/// Ends the strays of a socket: SIGTERM, and SIGKILL for what has not ended after `patience` of its service.
+/// Ends the strays of a socket that do not end by themselves: SIGTERM, and SIGKILL for what has not ended after `patience` of its service.
 /// Returns those that were ended.
 ///
 /// # Errors
@@ -109,6 +112,14 @@ pub async fn reap(
     patience: impl Fn(&ProcessName) -> Duration,
 ) -> Result<Vec<Stray>, Vec<Stray>> {
     let mut ended = Vec::new();
+    let first = find_strays(socket, supervisord, infos);
+    let patient_until = Instant::now() + GRACE;
+    for stray in first {
+        wait_until_gone(&stray, patient_until).await;
+        if !is_alive(&stray) {
+            ended.push(stray);
+        }
+    }
     for _ in 0..MAX_ROUNDS {
         let strays = find_strays(socket, supervisord, infos);
         if strays.is_empty() {

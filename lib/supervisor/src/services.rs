@@ -249,13 +249,57 @@ impl Services {
         Ok(control::apply_config(self.supervisor(), service).await?)
     }
 
-    /// Starts the processes meant by `targets` with their present configuration and waits until they stay up. Brings
-    /// supervisord up when it is not.
+    /// Starts the processes meant by `targets` with their present configuration, after the services that they require,
+    /// and waits until they stay up. Brings supervisord up when it is not.
     ///
     /// # Errors
     /// When supervisord cannot be started or does not answer; a program that fails is in its own outcome.
     pub async fn start(&self, targets: &[Target<'_>]) -> Result<Vec<ActionOutcome>, DaemonError> {
         self.ensure_up().await?;
+        let mut outcomes = Vec::new();
+        for required in self.required_by(targets) {
+            let up = |info: &ProcessInfo| info.name.group == required.name && info.state == ProcessState::Running;
+            if self.infos().await?.iter().filter(|info| up(info)).count() == required.processes.len() {
+                continue;
+            }
+            let target = Target { service: required, processes: required.processes.iter().collect() };
+            outcomes.extend(self.start_side_by_side(&[target]).await?);
+            if outcomes.iter().any(|outcome| outcome.result.is_err()) {
+                let left_out = targets.iter().flat_map(|t| &t.processes);
+                outcomes.extend(left_out.map(|process| ActionOutcome {
+                    name: process.name.clone(),
+                    result: Err(Failure {
+                        reason: format!("needs {}, which failed", required.name),
+                        exit: None,
+                        log: process.stdout_log.clone(),
+                        last_lines: Vec::new(),
+                    }),
+                    note: None,
+                }));
+                return Ok(outcomes);
+            }
+        }
+        outcomes.extend(self.start_side_by_side(targets).await?);
+        Ok(outcomes)
+    }
+
+    /// The services that `targets` require and do not name, each after those that it requires itself.
+    fn required_by<'a>(&'a self, targets: &[Target<'_>]) -> Vec<&'a ServiceDef> {
+        fn visit<'a>(catalogue: &'a Catalogue, name: &str, seen: &mut Vec<String>, found: &mut Vec<&'a ServiceDef>) {
+            let Some(service) = catalogue.service(name).filter(|_| !seen.iter().any(|s| s == name)) else { return };
+            seen.push(name.to_owned());
+            service.requires.iter().for_each(|required| visit(catalogue, required, seen, found));
+            found.push(service);
+        }
+        let mut seen: Vec<_> = targets.iter().map(|target| target.service.name.clone()).collect();
+        let mut found = Vec::new();
+        for required in targets.iter().flat_map(|target| &target.service.requires) {
+            visit(&self.catalogue, required, &mut seen, &mut found);
+        }
+        found
+    }
+
+    async fn start_side_by_side(&self, targets: &[Target<'_>]) -> Result<Vec<ActionOutcome>, DaemonError> {
         let mut outcomes = Vec::new();
         let mut waiting = Vec::new();
         for target in targets {

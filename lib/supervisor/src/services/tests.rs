@@ -9,14 +9,23 @@ struct Bench {
     services: Services,
 }
 
-/// A prefix whose files define `programs` with that many processes each, on a fake with `loaded`.
+/// A prefix whose files define programs with that many processes each, on a fake with `loaded`.
 fn bench(files: &[(&str, u32)], loaded: Vec<FakeProgram>) -> Bench {
+    let keys = |count: u32| {
+        let several = if count > 1 { "process_name=%(program_name)s-%(process_num)d\n" } else { "" };
+        format!("numprocs={count}\n{several}")
+    };
+    let files: Vec<_> = files.iter().map(|(name, count)| (*name, keys(*count))).collect();
+    bench_with(&files.iter().map(|(name, keys)| (*name, keys.as_str())).collect::<Vec<_>>(), loaded)
+}
+
+/// A prefix whose files define programs with those keys, on a fake with `loaded`.
+fn bench_with(files: &[(&str, &str)], loaded: Vec<FakeProgram>) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path());
     std::fs::create_dir_all(layout.program_dir()).unwrap();
-    for (name, count) in files {
-        let several = if *count > 1 { "process_name=%(program_name)s-%(process_num)d\n" } else { "" };
-        let text = format!("[program:{name}]\ncommand=/bin/{name}\nnumprocs={count}\n{several}");
+    for (name, keys) in files {
+        let text = format!("[program:{name}]\ncommand=/bin/{name}\n{keys}");
         std::fs::write(layout.program_dir().join(format!("{name}.conf")), text).unwrap();
     }
     let fake = Arc::new(FakeSupervisor::new(loaded));
@@ -131,6 +140,29 @@ async fn unreadable_files_leave_the_loaded_set_usable() {
     assert!(outcome.note.unwrap().contains("x.conf line 3"));
     let failure = bench.start("new").await.remove(0).result.unwrap_err();
     assert!(failure.reason.contains("x.conf line 3"), "{}", failure.reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_service_requires_is_started_before_it() {
+    let loaded = vec![FakeProgram::new("epmd"), FakeProgram::new("rabbit"), FakeProgram::new("web")];
+    let bench =
+        bench_with(&[("epmd", ""), ("rabbit", "hyp_requires=epmd\n"), ("web", "hyp_requires=rabbit\n")], loaded);
+    let names = |outcomes: Vec<ActionOutcome>| -> Vec<String> {
+        assert!(outcomes.iter().all(|o| o.result == Ok(Done::Started)), "{outcomes:?}");
+        outcomes.into_iter().map(|o| o.name.to_string()).collect()
+    };
+    assert_eq!(names(bench.start("web").await), ["epmd", "rabbit", "web"]);
+    bench.stop("web").await;
+    assert_eq!(names(bench.start("web").await), ["web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_requirement_fails_is_not_started() {
+    let epmd = FakeProgram::new("epmd").that_exits(Duration::from_millis(10), 1);
+    let bench = bench_with(&[("epmd", ""), ("rabbit", "hyp_requires=epmd\n")], vec![epmd, FakeProgram::new("rabbit")]);
+    let outcomes = bench.start("rabbit").await;
+    assert_eq!(outcomes[1].result.as_ref().unwrap_err().reason, "needs epmd, which failed");
+    assert_eq!(bench.states().await[1], ("rabbit".to_owned(), "STOPPED"));
 }
 
 #[tokio::test(start_paused = true)]
