@@ -96,3 +96,17 @@ fn fail(message: &str) -> ExitCode {
     eprintln!("{PROGRAM}: {message}");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        assert!(Arguments::try_parse_from(["collectd", "--once", "--check-config"]).is_err());
+        assert!(Arguments::try_parse_from(["collectd", "--interval", "ten"]).is_err());
+    }
+}

@@ -88,7 +88,7 @@ pub fn unit_of(type_name: &str, kind: MetricKind) -> Option<&'static str> {
         }
         "disk_octets" | "if_octets" | "io_octets" | "node_octets" | "ps_disk_octets" | "total_bytes"
         | "apache_bytes" | "ipt_bytes" => "B/s",
-        // The amqp and the disk plugin of collectd: the mean time of one operation.
+        // Of disks: the mean time of one operation.
         "disk_time" | "ping" | "ping_stddev" | "latency" | "delay" => "ms",
         "disk_io_time" => "ms/s",
         "uptime" | "duration" => "s",
