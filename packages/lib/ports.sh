@@ -54,12 +54,16 @@ ports_from() { # KEY PORT
     if [ "$1" = engines_admin_port ]; then echo "$2 $(($2 + 1))"; else echo "$2"; fi
 }
 
+# What is added to every default; for installations beside each other in tests.
+port_offset=${port_offset:-0}
+
 # Chooses each port: the one of the last time, else the default, else the next that is free. One of the last time is only
 # given up when somebody else listens on it.
 choose_ports() {
     local key default wanted port step reason used=' '
     while read -r key default; do
         [ "$key" = mongodb_port ] && [ "$store" != mongodb ] && continue
+        default=$((default + port_offset))
         wanted=$(state_get "$key")
         port=${wanted:-$default}
         step=1
@@ -105,7 +109,7 @@ is_unclaimed() { # KEY PORT USED
         [[ $3 != *" $port "* ]] || return 1
     done
     while read -r key default; do
-        [ "$key" = "$1" ] || [[ " $(ports_from "$1" "$2") " != *" $default "* ]] || return 1
+        [ "$key" = "$1" ] || [[ " $(ports_from "$1" "$2") " != *" $((default + port_offset)) "* ]] || return 1
     done < <(default_ports)
 }
 

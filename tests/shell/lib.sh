@@ -4,7 +4,8 @@
 set -euo pipefail
 
 repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-test_user=overstory-test
+# A system user of this run's own, so that a real installation's is left alone.
+test_user=overstory-t$$
 stand_in=$repository/tests/shell/stand-in.sh
 
 fail() {
@@ -55,7 +56,6 @@ wait_for() { # COMMAND...
 copy_tree() {
     mkdir -p "$sandbox/tree"
     cp -a "$repository"/{build-install.sh,packages,etc,supervisord.d,Cargo.toml,LICENSE} "$sandbox/tree/"
-    # A system user of the tests' own, so that a real installation's is left alone.
     sed -i "s/^readonly supervised_user=.*/readonly supervised_user=$test_user/" "$sandbox/tree/packages/lib/common.sh"
     chmod -R a+rX "$sandbox"
 }
@@ -82,6 +82,8 @@ run_tests() {
             mkdir -m 1777 "$sandbox/tmp"
             mkdir "$sandbox/links"
             export OVERSTORY_REGISTRY=$sandbox/registry TMPDIR=$sandbox/tmp root_links=$sandbox/links
+            # Away from the default ports, where a real installation may be, and below the ephemeral ones.
+            export port_offset=$((1000 + RANDOM % 500 * 10))
             trap tidy EXIT
             copy_tree
             "$name"
