@@ -13,9 +13,7 @@ use overstory_model::ids::MessageId;
 use overstory_model::metric::MetricKind;
 use overstory_model::{Alarm, AlarmId, Entity, EntityId, EntityKind, Millis, SeriesKey, Step, StepKind, Timestamp};
 use overstory_runtime::{Home, program};
-use overstory_store::{
-    AlarmWrite, Commit, EngineSide, Epoch, Outgoing, Point, Retention, StoreConfig, open_engines,
-};
+use overstory_store::{AlarmWrite, Commit, EngineSide, Epoch, Outgoing, Point, Retention, StoreConfig, open_engines};
 
 const ENTITIES: usize = 10_000;
 const START: i64 = 1_700_000_000;
@@ -33,7 +31,8 @@ async fn main() {
     let epoch = store.engines.take_epoch("Engine_events", "example").await.unwrap();
     fill(&store, epoch).await;
 
-    let (mut spent, mut cpu, mut longest, mut maintenance) = (Duration::ZERO, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let (mut spent, mut cpu, mut longest, mut maintenance) =
+        (Duration::ZERO, Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for n in 0..commits {
         let now = START + i64::try_from(n).unwrap() * 2;
         let commit = batch(n, now);

@@ -119,6 +119,12 @@ pub trait Accounts: Send + Sync {
     /// The store is not available.
     async fn api_key(&self, key_hash: &str) -> Result<Option<ApiKey>, StoreError>;
 
+    /// All keys, by account and hash.
+    ///
+    /// # Errors
+    /// The store is not available.
+    async fn api_keys(&self) -> Result<Vec<ApiKey>, StoreError>;
+
     /// Removes a key; says whether there was one.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! What an engine writes: one durable commit per batch of events, fenced by an epoch.
 
 use async_trait::async_trait;
+use overstory_model::alarm::MAX_STEPS;
 use overstory_model::ids::MessageId;
 use overstory_model::metric::MetricKind;
-use overstory_model::{Alarm, Entity, EntityId, Millis, SeriesKey, Step, Timestamp};
+use overstory_model::{Alarm, Entity, EntityId, Millis, SeriesKey, Step, StepKind, Timestamp};
 
 use crate::error::StoreError;
 
@@ -37,6 +38,22 @@ pub struct AlarmWrite {
     pub new_steps: Vec<Step>,
     /// Whether the alarm is new: then no alarm of that id and no other open alarm of the entity may exist.
     pub is_new: bool,
+}
+
+impl AlarmWrite {
+    /// The new steps that are kept, with their numbers, when so many are stored: beyond [`MAX_STEPS`] only those that end
+    /// something.
+    pub(crate) fn numbered_steps(&self, stored: u32) -> impl Iterator<Item = (u32, &Step)> {
+        let mut next = stored.saturating_add(1);
+        self.new_steps.iter().filter_map(move |step| {
+            let number = next;
+            if number > MAX_STEPS && step.val != 0 && step.kind != StepKind::Resolve {
+                return None;
+            }
+            next = next.saturating_add(1);
+            Some((number, step))
+        })
+    }
 }
 
 /// One point of one series, with what is known of the series.
@@ -102,7 +119,9 @@ pub trait Engines: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the epoch was taken over, [`StoreError::Conflict`] when an alarm that is not new is
-    /// missing or a second open one would arise. In every case of error nothing was written.
+    /// missing or a second open one would arise. In every case of error nothing was written, except that
+    /// [`StoreError::Unavailable`] may leave the outcome open when the connection to a server broke while it committed:
+    /// then [`Engines::seen`] tells.
     async fn commit(&self, unit: &str, epoch: Epoch, commit: Commit) -> Result<Vec<u64>, StoreError>;
 
     /// Says for each of `ids` whether a commit has seen it. The store remembers at least the latest

@@ -157,11 +157,11 @@ impl StoreConfig {
             other => return Err(ConfigError::value(FILE, "store", "kind", other, "\"embedded\" or \"mongodb\"")),
         };
         let RawMetrics { raw_days, five_minutes_days, hours_days } = raw.metrics;
-        let ascending = [("raw_days", 1, raw_days), ("five_minutes_days", raw_days, five_minutes_days), (
-            "hours_days",
-            five_minutes_days,
-            hours_days,
-        )];
+        let ascending = [
+            ("raw_days", 1, raw_days),
+            ("five_minutes_days", raw_days, five_minutes_days),
+            ("hours_days", five_minutes_days, hours_days),
+        ];
         for (key, least, days) in ascending {
             if days < least || days > MAX_DAYS {
                 let allowed = format!("a number of days from {least} to {MAX_DAYS}");

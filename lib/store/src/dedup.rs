@@ -30,6 +30,13 @@ impl SeenIndex {
         self.last = self.last.max(number);
     }
 
+    /// Takes in what this process wrote, unless there may be records in between that it has not read.
+    pub(crate) fn add_next(&mut self, number: u64, ids: Vec<MessageId>) {
+        if number == self.last + 1 {
+            self.add(number, ids);
+        }
+    }
+
     /// Forgets ids whose latest record has at most this number.
     pub(crate) fn forget_through(&mut self, number: u64) {
         self.ids.retain(|_, latest| *latest > number);

@@ -45,7 +45,9 @@ pub enum StoreError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The store was made by a later version of this software.
-    #[error("the store has schema version {found}, this program knows {known}: use the version that wrote it, or later")]
+    #[error(
+        "the store has schema version {found}, this program knows {known}: use the version that wrote it, or later"
+    )]
     TooNew {
         /// The version found.
         found: u32,

@@ -12,6 +12,7 @@ mod dedup;
 pub mod entities;
 pub mod error;
 pub mod metrics;
+mod mongo;
 pub mod open;
 pub mod outbox;
 pub mod page;

@@ -1,6 +1,7 @@
 //! Reading and maintaining metrics.
 
 pub(crate) mod codec;
+pub(crate) mod described;
 pub(crate) mod stitch;
 
 use async_trait::async_trait;

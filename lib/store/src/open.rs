@@ -12,6 +12,7 @@ use crate::config::{StoreConfig, StoreKind};
 use crate::entities::Entities;
 use crate::error::StoreError;
 use crate::metrics::Metrics;
+use crate::mongo::MongoDb;
 use crate::outbox::Outbox;
 use crate::probe::Probe;
 use crate::runs::EngineRuns;
@@ -84,7 +85,18 @@ pub async fn open_engines(config: &StoreConfig, _home: &Home) -> Result<EngineSi
                 probe: db,
             })
         }
-        StoreKind::MongoDb { .. } => Err(StoreError::Failed("not supported".into())),
+        StoreKind::MongoDb { uri, database } => {
+            let db = Arc::new(MongoDb::open(uri, database).await?);
+            Ok(EngineSide {
+                engines: db.clone(),
+                outbox: db.clone(),
+                alarms: db.clone(),
+                entities: db.clone(),
+                metrics: db.clone(),
+                runs: db.clone(),
+                probe: db,
+            })
+        }
     }
 }
 
@@ -109,7 +121,17 @@ pub async fn open_web(config: &StoreConfig, _home: &Home) -> Result<WebSide, Sto
                 probe: Arc::new(WebProbe { engines, control }),
             })
         }
-        StoreKind::MongoDb { .. } => Err(StoreError::Failed("not supported".into())),
+        StoreKind::MongoDb { uri, database } => {
+            let db = Arc::new(MongoDb::open(uri, database).await?);
+            Ok(WebSide {
+                alarms: db.clone(),
+                entities: db.clone(),
+                metrics: db.clone(),
+                runs: db.clone(),
+                accounts: db.clone(),
+                probe: db,
+            })
+        }
     }
 }
 

@@ -21,6 +21,12 @@ macro_rules! contract {
                 super::contract::$module::$check(&super::contract::fixture::Fixture::embedded().await).await;
             })*
         }
+        mod mongodb {
+            $(#[tokio::test]
+            async fn $check() {
+                super::contract::$module::$check(&super::contract::fixture::Fixture::mongodb().await).await;
+            })*
+        }
     };
 }
 

@@ -1,4 +1,5 @@
 //! Real brokers, stores and supervisors for tests.
 
 pub mod broker;
+pub mod mongo;
 pub mod supervisord;

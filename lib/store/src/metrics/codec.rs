@@ -32,17 +32,37 @@ pub(crate) const fn shard(series: i64) -> i64 {
 }
 
 /// Splits a time into its bucket and the offset within it.
-pub(crate) fn split(at: i64, value: f64) -> (i64, Offset) {
+fn split(at: i64, value: f64) -> (i64, Offset) {
     let start = floor(at, FIVE_MINUTES);
     let ms = u32::try_from(at.saturating_sub(start)).unwrap_or(0);
     (start, Offset { ms, value })
 }
 
 /// Appends a point of `series` to a block.
-pub(crate) fn push_to_block(block: &mut Vec<u8>, series: i64, point: Offset) {
+fn push_to_block(block: &mut Vec<u8>, series: i64, point: Offset) {
     let place = u8::try_from(series.rem_euclid(SHARD)).unwrap_or(0);
     block.push(place);
     push_to_run(block, point);
+}
+
+/// Sorts points (series, time, value) into blocks: bucket, shard and bytes. Of two points of a series at one time the
+/// later one stays behind the earlier one.
+pub(crate) fn blocks(points: impl Iterator<Item = (i64, i64, f64)>) -> Vec<(i64, i64, Vec<u8>)> {
+    let mut placed: Vec<_> = points
+        .map(|(series, at, value)| {
+            let (bucket, offset) = split(at, value);
+            (bucket, shard(series), series, offset)
+        })
+        .collect();
+    placed.sort_by_key(|(bucket, shard, ..)| (*bucket, *shard));
+    let groups = placed.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
+    groups
+        .map(|group| {
+            let mut block = Vec::with_capacity(group.len() * BLOCK_RECORD);
+            group.iter().for_each(|(_, _, series, offset)| push_to_block(&mut block, *series, *offset));
+            (group[0].0, group[0].1, block)
+        })
+        .collect()
 }
 
 /// The points of a block with the place of their series in the shard.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use overstory_model::Millis;
 
-use super::codec::{Offset, floor};
+use super::codec::{self, FIVE_MINUTES, Offset, floor};
 use super::{Aggregate, Bucket, RangeQuery};
 
 /// What is known of a number of points together.
@@ -77,7 +77,7 @@ impl Stitcher {
     }
 
     /// Whether totals of buckets of this width do as well as the points themselves, for the bucket at `start`.
-    pub(crate) const fn takes_whole(&self, start: i64, width: i64) -> bool {
+    const fn takes_whole(&self, start: i64, width: i64) -> bool {
         self.step % width == 0 && start >= self.from && start.saturating_add(width) <= self.to
     }
 
@@ -86,14 +86,38 @@ impl Stitcher {
         if start < self.from || start >= self.to {
             return;
         }
-        self.buckets
-            .entry(floor(start, self.step))
-            .and_modify(|present| present.merge(&total))
-            .or_insert(total);
+        self.buckets.entry(floor(start, self.step)).and_modify(|present| present.merge(&total)).or_insert(total);
+    }
+
+    /// Adds a five-minute bucket: points that are not packed yet, in the order they came, and what was packed, of which
+    /// only what is needed is asked for.
+    pub(crate) fn add_bucket<E>(
+        &mut self,
+        start: i64,
+        mut new: Vec<Offset>,
+        run: impl FnOnce() -> Result<Option<Vec<Offset>>, E>,
+        total: impl FnOnce() -> Result<Option<Total>, E>,
+    ) -> Result<(), E> {
+        let is_total_enough = new.is_empty() && self.takes_whole(start, FIVE_MINUTES);
+        let packed = if is_total_enough { None } else { run()? };
+        match packed {
+            Some(mut points) => {
+                points.append(&mut new);
+                new = points;
+            }
+            None => {
+                if let Some(total) = total()? {
+                    self.add(start, total);
+                }
+            }
+        }
+        codec::settle(&mut new);
+        self.add_points(start, &new);
+        Ok(())
     }
 
     /// Adds the points of the bucket at `start`, each time once.
-    pub(crate) fn add_points(&mut self, start: i64, points: &[Offset]) {
+    fn add_points(&mut self, start: i64, points: &[Offset]) {
         for point in points {
             let at = start + i64::from(point.ms);
             self.add(at, Total::of_point(at, point.value));

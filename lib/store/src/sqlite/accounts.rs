@@ -52,7 +52,8 @@ impl Accounts for ControlDb {
 
     async fn account(&self, name: &str) -> Result<Option<Account>, StoreError> {
         let name = name.to_owned();
-        self.read(move |connection| find(connection, "accounts", "SELECT doc FROM accounts WHERE name = ?", &name)).await
+        self.read(move |connection| find(connection, "accounts", "SELECT doc FROM accounts WHERE name = ?", &name))
+            .await
     }
 
     async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
@@ -82,6 +83,17 @@ impl Accounts for ControlDb {
         let hash = key_hash.to_owned();
         self.read(move |connection| find(connection, "api_keys", "SELECT doc FROM api_keys WHERE key_hash = ?", &hash))
             .await
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT doc, key_hash FROM api_keys ORDER BY account, key_hash";
+            collect(connection.prepare_cached(sql)?.query([])?, |row| {
+                let (doc, hash): (String, String) = (row.get(0)?, row.get(1)?);
+                serde_json::from_str(&doc).map_err(|error| damaged("api_keys", hash, &error))
+            })
+        })
+        .await
     }
 
     async fn remove_api_key(&self, key_hash: &str) -> Result<bool, StoreError> {

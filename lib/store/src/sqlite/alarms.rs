@@ -99,8 +99,7 @@ fn list(connection: &Connection, query: &AlarmQuery) -> Result<Page<Alarm>, Stor
         conditions.and("t <= ?", [Value::Integer(to.0)]);
     }
     if let Some(text) = &query.search {
-        let columns =
-            ["entity", "connector", "connector_name", "component", "resource", "output", "display_name"];
+        let columns = ["entity", "connector", "connector_name", "component", "resource", "output", "display_name"];
         conditions.and_contains(&columns, text);
     }
     let direction = if query.descending { "DESC" } else { "ASC" };

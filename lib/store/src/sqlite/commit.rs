@@ -3,21 +3,18 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use overstory_model::alarm::{MAX_STEPS, StepKind};
 use overstory_model::ids::MessageId;
-use overstory_model::metric::MetricKind;
-use overstory_model::{Entity, EntityId, SeriesKey, Step, Timestamp};
+use overstory_model::{Entity, EntityId, SeriesKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::EnginesDb;
 use super::failure::damaged;
 use super::writer::transact;
-use crate::commit::{
-    AlarmWrite, Commit, DEDUP_LIMIT, DEDUP_SECONDS, DEDUP_WINDOW, Engines, Epoch, Outgoing, Point,
-};
+use crate::commit::{AlarmWrite, Commit, DEDUP_LIMIT, DEDUP_SECONDS, DEDUP_WINDOW, Engines, Epoch, Outgoing, Point};
 use crate::dedup::{self, SeenIndex, WindowEnd};
 use crate::error::StoreError;
 use crate::metrics::codec;
+use crate::metrics::described::{Described, kind_number};
 
 /// Beyond this many entries a cache starts anew.
 const CACHE_LIMIT: usize = 200_000;
@@ -29,15 +26,6 @@ pub(super) struct EngineCaches {
     seen: SeenIndex,
     entities: HashMap<EntityId, i64>,
     series: HashMap<SeriesKey, Described>,
-}
-
-/// A series' number and what the file says about it.
-#[derive(Debug, Clone, PartialEq)]
-struct Described {
-    number: i64,
-    kind: MetricKind,
-    unit: Option<String>,
-    limits: [Option<f64>; 4],
 }
 
 #[async_trait]
@@ -61,15 +49,12 @@ impl Engines for EnginesDb {
         self.writer()?
             .call(move |connection, caches| {
                 let mut learned = Learned::default();
-                let (number, previous, outbox) = transact(connection, |transaction| {
+                let (number, outbox) = transact(connection, |transaction| {
                     check_epoch(transaction, &unit, epoch)?;
                     write(transaction, caches, &mut learned, &commit)
                 })?;
                 learned.keep(caches);
-                // Records of other processes in between are read when somebody asks.
-                if caches.seen.last() == previous {
-                    caches.seen.add(number, commit.seen);
-                }
+                caches.seen.add_next(number, commit.seen);
                 Ok(outbox)
             })
             .await
@@ -101,23 +86,21 @@ fn check_epoch(transaction: &Transaction<'_>, unit: &str, held: Epoch) -> Result
     Err(StoreError::Fenced { unit: unit.to_owned(), held: held.0, current: current.unwrap_or(0) })
 }
 
-/// Returns the commit's number, the number before it and the numbers of the outbox entries.
+/// Returns the commit's number and the numbers of the outbox entries.
 fn write(
     transaction: &Transaction<'_>,
     caches: &EngineCaches,
     learned: &mut Learned,
     commit: &Commit,
-) -> Result<(u64, u64, Vec<u64>), StoreError> {
-    let previous: u64 = transaction.prepare_cached("SELECT max(n) FROM seen")?.query_row([], |row| {
-        row.get::<_, Option<u64>>(0).map(Option::unwrap_or_default)
-    })?;
-    let number = transaction
-        .prepare_cached("UPDATE counter SET n = n + 1 RETURNING n")?
-        .query_row([], |row| row.get(0))?;
+) -> Result<(u64, Vec<u64>), StoreError> {
+    let number =
+        transaction.prepare_cached("UPDATE counter SET n = n + 1 RETURNING n")?.query_row([], |row| row.get(0))?;
     if !commit.seen.is_empty() {
-        transaction
-            .prepare_cached("INSERT INTO seen VALUES (?, ?, ?)")?
-            .execute(params![number, commit.at.0, dedup::encode(&commit.seen)])?;
+        transaction.prepare_cached("INSERT INTO seen VALUES (?, ?, ?)")?.execute(params![
+            number,
+            commit.at.0,
+            dedup::encode(&commit.seen)
+        ])?;
     }
     write_entities(transaction, learned, &commit.entities)?;
     write_heard_of(transaction, caches, learned, &commit.heard_of)?;
@@ -127,7 +110,7 @@ fn write(
         write_alarm(transaction, alarm)?;
     }
     write_points(transaction, caches, learned, number, &commit.points)?;
-    Ok((number, previous, write_outbox(transaction, &commit.outbox)?))
+    Ok((number, write_outbox(transaction, &commit.outbox)?))
 }
 
 /// What a transaction found out; it counts once the transaction is durable.
@@ -150,17 +133,13 @@ impl Learned {
     }
 }
 
-fn write_entities(
-    transaction: &Transaction<'_>,
-    learned: &mut Learned,
-    entities: &[Entity],
-) -> Result<(), StoreError> {
+fn write_entities(transaction: &Transaction<'_>, learned: &mut Learned, entities: &[Entity]) -> Result<(), StoreError> {
     let mut put = transaction.prepare_cached(
         "INSERT INTO entities (id, name, kind, component, doc) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
          name = excluded.name, kind = excluded.kind, component = excluded.component, doc = excluded.doc RETURNING n",
     )?;
-    let mut hear = transaction
-        .prepare_cached("INSERT INTO heard VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at")?;
+    let mut hear =
+        transaction.prepare_cached("INSERT INTO heard VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at")?;
     for entity in entities {
         let doc = serde_json::to_string(entity).map_err(|error| damaged("entities", &entity.id, &error))?;
         let values = params![entity.id.as_str(), entity.name, entity.kind.name(), entity.component, doc];
@@ -231,31 +210,22 @@ fn write_alarm(transaction: &Transaction<'_>, write: &AlarmWrite) -> Result<(), 
     let Some(number) = number else {
         return Err(StoreError::Conflict(format!("there is no alarm {}", alarm.id.0)));
     };
-    append_steps(transaction, number, &write.new_steps)
+    append_steps(transaction, number, write)
 }
 
-fn append_steps(transaction: &Transaction<'_>, alarm: i64, steps: &[Step]) -> Result<(), StoreError> {
-    if steps.is_empty() {
+fn append_steps(transaction: &Transaction<'_>, alarm: i64, write: &AlarmWrite) -> Result<(), StoreError> {
+    if write.new_steps.is_empty() {
         return Ok(());
     }
-    let mut next: u32 = transaction
-        .prepare_cached("SELECT ifnull(max(n), 0) + 1 FROM steps WHERE alarm = ?")?
+    let stored: u32 = transaction
+        .prepare_cached("SELECT ifnull(max(n), 0) FROM steps WHERE alarm = ?")?
         .query_row([alarm], |row| row.get(0))?;
     let mut put = transaction.prepare_cached("INSERT INTO steps VALUES (?, ?, ?)")?;
-    for step in steps {
-        if next > MAX_STEPS && !ends_something(step) {
-            continue;
-        }
+    for (number, step) in write.numbered_steps(stored) {
         let doc = serde_json::to_string(step).map_err(|error| damaged("steps", alarm, &error))?;
-        put.execute(params![alarm, next, doc])?;
-        next += 1;
+        put.execute(params![alarm, number, doc])?;
     }
     Ok(())
-}
-
-/// Such steps are kept even beyond [`MAX_STEPS`].
-const fn ends_something(step: &Step) -> bool {
-    step.val == 0 || matches!(step.kind, StepKind::Resolve)
 }
 
 fn write_points(
@@ -267,20 +237,10 @@ fn write_points(
 ) -> Result<(), StoreError> {
     let mut placed = Vec::with_capacity(points.len());
     for point in points {
-        let series = series_number(transaction, caches, learned, point)?;
-        let (bucket, offset) = codec::split(point.at.0, point.value);
-        placed.push((bucket, codec::shard(series), series, offset));
+        placed.push((series_number(transaction, caches, learned, point)?, point.at.0, point.value));
     }
-    // Stable: of two points at one time the later one stays behind the earlier one.
-    placed.sort_by_key(|(bucket, shard, ..)| (*bucket, *shard));
     let mut put = transaction.prepare_cached("INSERT INTO blocks VALUES (?, ?, ?, ?)")?;
-    let mut block = Vec::new();
-    for group in placed.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-        block.clear();
-        for (_, _, series, offset) in group {
-            codec::push_to_block(&mut block, *series, *offset);
-        }
-        let (bucket, shard, ..) = group[0];
+    for (bucket, shard, block) in codec::blocks(placed.into_iter()) {
         put.execute(params![bucket, shard, number, block])?;
     }
     Ok(())
@@ -294,7 +254,7 @@ fn series_number(
 ) -> Result<i64, StoreError> {
     let known = learned.series.get(&point.series).or_else(|| caches.series.get(&point.series));
     if let Some(known) = known
-        && !says_more(point, known)
+        && !known.is_news(point)
     {
         return Ok(known.number);
     }
@@ -304,13 +264,6 @@ fn series_number(
     Ok(number)
 }
 
-/// Whether a point knows something of its series that is not what is stored.
-fn says_more(point: &Point, known: &Described) -> bool {
-    point.kind != known.kind
-        || (point.unit.is_some() && point.unit != known.unit)
-        || point.limits.iter().zip(&known.limits).any(|(new, old)| new.is_some() && new != old)
-}
-
 fn describe(transaction: &Transaction<'_>, point: &Point) -> Result<Described, StoreError> {
     let [min, max, warn, crit] = point.limits;
     let sql = "INSERT INTO series (entity, metric, kind, unit, min, max, warn, crit) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
@@ -318,7 +271,7 @@ fn describe(transaction: &Transaction<'_>, point: &Point) -> Result<Described, S
                min = ifnull(excluded.min, min), max = ifnull(excluded.max, max), warn = ifnull(excluded.warn, warn), \
                crit = ifnull(excluded.crit, crit) RETURNING n, unit, min, max, warn, crit";
     let SeriesKey { entity, metric } = &point.series;
-    let kind = super::metrics::kind_number(point.kind);
+    let kind = kind_number(point.kind);
     let values = params![entity.as_str(), metric, kind, point.unit, min, max, warn, crit];
     Ok(transaction.prepare_cached(sql)?.query_row(values, |row| {
         Ok(Described {
@@ -371,8 +324,11 @@ fn forget(connection: &mut Connection, seen: &mut SeenIndex, now: Timestamp) -> 
         }
         drop(rows);
         let Some(through) = through else { return Ok(None) };
-        let count: u64 = transaction
-            .query_row("SELECT ifnull(sum(length(ids) / 16), 0) FROM seen WHERE n <= ?", [through], |row| row.get(0))?;
+        let count: u64 = transaction.query_row(
+            "SELECT ifnull(sum(length(ids) / 16), 0) FROM seen WHERE n <= ?",
+            [through],
+            |row| row.get(0),
+        )?;
         transaction.execute("DELETE FROM seen WHERE n <= ?", [through])?;
         Ok(Some((through, count)))
     })?;

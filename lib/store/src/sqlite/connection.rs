@@ -28,7 +28,8 @@ pub(super) fn create(path: &Path, schema: &Schema) -> Result<Connection, StoreEr
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(unavailable)?;
     // Changing a new file to WAL mode does not wait for other processes that do the same; this lock does.
-    let _lock = FileLock::acquire(&path.with_extension("lock")).map_err(|error| StoreError::Unavailable(error.into()))?;
+    let _lock =
+        FileLock::acquire(&path.with_extension("lock")).map_err(|error| StoreError::Unavailable(error.into()))?;
     let is_new = !path.exists();
     open_to_write(path, schema).map_err(at(path)).inspect(|_| {
         if is_new && let Err(error) = sync_directory(dir) {
@@ -44,7 +45,8 @@ fn open_to_write(path: &Path, schema: &Schema) -> Result<Connection, StoreError>
     schema.check(&connection)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
-        let reason = format!("{} cannot have a write-ahead log (journal mode {mode}): use a local disk", path.display());
+        let reason =
+            format!("{} cannot have a write-ahead log (journal mode {mode}): use a local disk", path.display());
         return Err(StoreError::Failed(reason.into()));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;

@@ -105,9 +105,11 @@ impl Work<'_> {
             total.merge(&new);
             new = total;
         } else {
-            self.transaction
-                .prepare_cached("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)")?
-                .execute(params![bucket, series, codec::encode_run(&points)])?;
+            self.transaction.prepare_cached("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)")?.execute(params![
+                bucket,
+                series,
+                codec::encode_run(&points)
+            ])?;
         }
         self.put_total("five", bucket, series, &new)?;
         self.touched += 3;
@@ -136,7 +138,8 @@ impl Work<'_> {
 
     /// Makes one-hour totals of hours that start at `last` or before.
     fn roll_up(&mut self, last: i64) -> Result<bool, StoreError> {
-        let mut next = self.transaction.prepare_cached("SELECT start, series FROM five ORDER BY start, series LIMIT 1")?;
+        let mut next =
+            self.transaction.prepare_cached("SELECT start, series FROM five ORDER BY start, series LIMIT 1")?;
         while self.has_budget() {
             let oldest = next.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
             let Some((start, series)) = oldest else { return Ok(true) };
@@ -156,9 +159,8 @@ impl Work<'_> {
             let sql = "SELECT series, count, sum, min, max, last, last_at FROM five \
                        WHERE start = ? AND series >= ? AND series < ?";
             let mut fives = self.transaction.prepare_cached(sql)?;
-            let mut remove = self
-                .transaction
-                .prepare_cached("DELETE FROM five WHERE start = ? AND series >= ? AND series < ?")?;
+            let mut remove =
+                self.transaction.prepare_cached("DELETE FROM five WHERE start = ? AND series >= ? AND series < ?")?;
             for start in (0..HOUR / FIVE_MINUTES).map(|n| hour + n * FIVE_MINUTES) {
                 let mut rows = fives.query([start, first, end])?;
                 while let Some(row) = rows.next()? {
@@ -173,7 +175,9 @@ impl Work<'_> {
         }
         for (series, total) in totals {
             let mut whole = self.total_at("hours", hour, series)?;
-            whole.as_mut().map_or((), |whole| whole.merge(&total));
+            if let Some(whole) = &mut whole {
+                whole.merge(&total);
+            }
             self.put_total("hours", hour, series, &whole.unwrap_or(total))?;
             self.touched += 1;
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use overstory_model::metric::MetricKind;
 use overstory_model::{EntityId, Millis, SeriesKey};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -13,6 +12,7 @@ use super::maintain::maintain;
 use super::sql::{Conditions, collect, select_page};
 use crate::error::StoreError;
 use crate::metrics::codec::{self, FIVE_MINUTES, HOUR, Offset};
+use crate::metrics::described::kind_of;
 use crate::metrics::stitch::{Stitcher, Total};
 use crate::metrics::{Bucket, MaintenanceReport, Metrics, RangeQuery, Retention, Series, SeriesQuery};
 use crate::page::Page;
@@ -31,25 +31,6 @@ impl Metrics for EnginesDb {
 
     async fn maintain(&self, now: Millis, retention: Retention) -> Result<MaintenanceReport, StoreError> {
         self.writer()?.call(move |connection, _| maintain(connection, now, retention)).await
-    }
-}
-
-/// The number that stands for a kind in the tables.
-pub(super) const fn kind_number(kind: MetricKind) -> i64 {
-    match kind {
-        MetricKind::Gauge => 0,
-        MetricKind::Counter => 1,
-        MetricKind::Derive => 2,
-        MetricKind::Absolute => 3,
-    }
-}
-
-const fn kind_of(number: i64) -> MetricKind {
-    match number {
-        1 => MetricKind::Counter,
-        2 => MetricKind::Derive,
-        3 => MetricKind::Absolute,
-        _ => MetricKind::Gauge,
     }
 }
 
@@ -137,35 +118,17 @@ fn range(connection: &Connection, query: &RangeQuery) -> Result<Vec<Bucket>, Sto
     let mut fresh = fresh_points(connection, series, from, to)?;
     for start in starts(connection, "five", from, to, FIVE_MINUTES)? {
         let new = fresh.remove(&start).unwrap_or_default();
-        if new.is_empty() && stitcher.takes_whole(start, FIVE_MINUTES) {
-            if let Some(total) = total_at(connection, "five", start, series)? {
-                stitcher.add(start, total);
-            }
-            continue;
-        }
-        match run_at(connection, start, series)? {
-            Some(mut points) => {
-                points.extend(new);
-                codec::settle(&mut points);
-                stitcher.add_points(start, &points);
-            }
-            None => {
-                if let Some(total) = total_at(connection, "five", start, series)? {
-                    stitcher.add(start, total);
-                }
-                add_settled(&mut stitcher, start, new);
-            }
-        }
+        stitcher.add_bucket(
+            start,
+            new,
+            || run_at(connection, start, series),
+            || total_at(connection, "five", start, series),
+        )?;
     }
     for (start, new) in fresh {
-        add_settled(&mut stitcher, start, new);
+        stitcher.add_bucket(start, new, || Ok::<_, StoreError>(None), || Ok(None))?;
     }
     Ok(stitcher.finish(query))
-}
-
-fn add_settled(stitcher: &mut Stitcher, start: i64, mut points: Vec<Offset>) {
-    codec::settle(&mut points);
-    stitcher.add_points(start, &points);
 }
 
 /// The points of a series that are still in blocks, by bucket, in the order they came.

@@ -22,7 +22,8 @@ impl EngineRuns for EnginesDb {
         self.writer()?
             .call(move |connection, _| {
                 transact(connection, |transaction| {
-                    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO engine_runs VALUES (?, ?, ?, ?)")?;
+                    let mut put =
+                        transaction.prepare_cached("INSERT OR REPLACE INTO engine_runs VALUES (?, ?, ?, ?)")?;
                     for run in &runs {
                         let doc =
                             serde_json::to_string(run).map_err(|error| damaged("engine_runs", &run.engine, &error))?;

@@ -63,8 +63,11 @@ pub(crate) async fn keys_are_kept_by_their_hash(fixture: &Fixture) {
     };
     accounts.put_api_key(&key).await.unwrap();
     assert!(is_conflict(accounts.put_api_key(&key).await));
-    assert_eq!(accounts.api_key("aa").await.unwrap(), Some(key));
+    assert_eq!(accounts.api_key("aa").await.unwrap(), Some(key.clone()));
     assert_eq!(accounts.api_key("ab").await.unwrap(), None);
+    let other = ApiKey { key_hash: "a0".to_owned(), account: "admin".to_owned(), ..key.clone() };
+    accounts.put_api_key(&other).await.unwrap();
+    assert_eq!(accounts.api_keys().await.unwrap(), [other, key]);
     assert!(accounts.remove_api_key("aa").await.unwrap());
     assert!(!accounts.remove_api_key("aa").await.unwrap());
 }

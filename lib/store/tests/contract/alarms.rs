@@ -176,7 +176,8 @@ pub(crate) async fn lists_are_sorted_by_each_key(fixture: &Fixture) {
 
 pub(crate) async fn lists_come_in_pages(fixture: &Fixture) {
     let store = fixture.engines().await;
-    let written: Vec<_> = (0..25).map(|n| new_alarm(&alarm(&format!("{n:02}"), &n.to_string(), "web1", 1, NOW))).collect();
+    let written: Vec<_> =
+        (0..25).map(|n| new_alarm(&alarm(&format!("{n:02}"), &n.to_string(), "web1", 1, NOW))).collect();
     put(&store, written).await;
     let web = fixture.web().await.alarms;
     let page = async |page, limit, paginate| {

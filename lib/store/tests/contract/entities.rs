@@ -26,7 +26,8 @@ pub(crate) async fn entities_are_found_by_id(fixture: &Fixture) {
 pub(crate) async fn hearing_of_an_entity_never_goes_back(fixture: &Fixture) {
     let store = fixture.engines().await;
     let id = |id: &str| EntityId(id.to_owned());
-    put(&store, vec![entity("web1", NOW)], vec![(id("web1"), Timestamp(NOW + 9)), (id("nobody"), Timestamp(NOW))]).await;
+    put(&store, vec![entity("web1", NOW)], vec![(id("web1"), Timestamp(NOW + 9)), (id("nobody"), Timestamp(NOW))])
+        .await;
     put(&store, vec![], vec![(id("web1"), Timestamp(NOW + 3))]).await;
     let found = store.entities.by_ids(&[id("web1"), id("nobody")]).await.unwrap();
     assert_eq!(found.len(), 1);

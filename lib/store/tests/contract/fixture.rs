@@ -1,7 +1,8 @@
 //! A fresh store for each check.
 
 use overstory_runtime::Home;
-use overstory_store::{EngineSide, StoreConfig, WebSide, open_engines, open_web};
+use overstory_store::{EngineSide, StoreConfig, StoreKind, WebSide, open_engines, open_web};
+use overstory_testkit::mongo;
 use tempfile::TempDir;
 
 pub(crate) struct Fixture {
@@ -17,9 +18,18 @@ impl Fixture {
         Self { config, home: Home::at(dir.path()), _dir: dir }
     }
 
-    /// How many random histories a check goes through.
+    pub(crate) async fn mongodb() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = tokio::task::spawn_blocking(mongo::shared).await.unwrap().unwrap();
+        Self { config, home: Home::at(dir.path()), _dir: dir }
+    }
+
+    /// How many random histories a check goes through: the stand-in for a server is slow.
     pub(crate) fn histories(&self) -> usize {
-        40
+        match self.config.kind {
+            StoreKind::Embedded { .. } => 60,
+            StoreKind::MongoDb { .. } => 6,
+        }
     }
 
     pub(crate) async fn engines(&self) -> EngineSide {

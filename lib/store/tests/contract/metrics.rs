@@ -145,9 +145,8 @@ pub(crate) async fn old_points_become_roll_ups_and_go(fixture: &Fixture) {
 
 pub(crate) async fn maintenance_is_done_in_bounded_pieces(fixture: &Fixture) {
     let store = fixture.engines().await;
-    let points = (0..600).flat_map(|series| {
-        (0..4).map(move |n| point("web1", &format!("m{series}"), START + n * FIVE, 1.0))
-    });
+    let points =
+        (0..600).flat_map(|series| (0..4).map(move |n| point("web1", &format!("m{series}"), START + n * FIVE, 1.0)));
     put(&store, points.collect()).await;
     let retention = Retention { raw_s: 3600, five_minutes_s: 7200, hours_s: 86_400 };
     let first = store.metrics.maintain(Millis(START + DAY), retention).await.unwrap();
@@ -210,7 +209,8 @@ const RETENTION: Retention = Retention { raw_s: 2 * 3600, five_minutes_s: 6 * 36
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let points = prop::collection::vec((0..30 * 60_i64, -100..100), 1..30);
-    let act = prop_oneof![4 => points.prop_map(Act::Put), 3 => (0..32_i64).prop_map(Act::Maintain), 1 => Just(Act::Reopen)];
+    let act =
+        prop_oneof![4 => points.prop_map(Act::Put), 3 => (0..32_i64).prop_map(Act::Maintain), 1 => Just(Act::Reopen)];
     prop::collection::vec(act, 1..12)
 }
 
@@ -323,10 +323,8 @@ pub(crate) async fn random_histories_match_the_naive_model(fixture: &Fixture) {
             ];
             for (from, to, step) in ranges {
                 for aggregate in [Aggregate::Avg, Aggregate::Min, Aggregate::Max, Aggregate::Last, Aggregate::Sum] {
-                    let query = RangeQuery {
-                        series: key(&entity, "cpu"),
-                        ..query(START + from, START + to, step, aggregate)
-                    };
+                    let query =
+                        RangeQuery { series: key(&entity, "cpu"), ..query(START + from, START + to, step, aggregate) };
                     let stored = store.metrics.range(&query).await.unwrap();
                     assert_eq!(stored, model.range(&query), "case {case} of {acts:?}, after {act:?}: {query:?}");
                 }

@@ -90,14 +90,7 @@ pub(crate) fn key(entity: &str, metric: &str) -> SeriesKey {
 }
 
 pub(crate) fn point(entity: &str, metric: &str, at: i64, value: f64) -> Point {
-    Point {
-        series: key(entity, metric),
-        unit: None,
-        kind: MetricKind::Gauge,
-        limits: [None; 4],
-        at: Millis(at),
-        value,
-    }
+    Point { series: key(entity, metric), unit: None, kind: MetricKind::Gauge, limits: [None; 4], at: Millis(at), value }
 }
 
 pub(crate) fn outgoing(id: &str) -> Outgoing {
