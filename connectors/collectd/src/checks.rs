@@ -6,7 +6,7 @@ use overstory_model::State;
 
 use crate::collector::Readings;
 use crate::config::Thresholds;
-use crate::read::filesystem::Fullness;
+use crate::read::filesystem::{Full, Fullness};
 use crate::threshold::{Levels, Verdict, Watch};
 
 /// A state of a resource of the host that has to be published.
@@ -61,12 +61,10 @@ impl Checks {
         }
         for disk in &readings.disks {
             let levels: Levels = *self.thresholds.of_mount(&disk.path.to_string_lossy());
-            if !levels.any() {
-                continue;
-            }
+            let Some(full) = disk.full.filter(|_| levels.any()) else { continue };
             let watch = self.disks.entry(disk.name.clone()).or_default();
-            if let Some(verdict) = watch.take(&levels, &rule, disk.space.max(disk.inodes), now_s) {
-                checks.push(check(format!("disk-{}", disk.name), &verdict, disk_text(disk)));
+            if let Some(verdict) = watch.take(&levels, &rule, full.space.max(full.inodes), now_s) {
+                checks.push(check(format!("disk-{}", disk.name), &verdict, disk_text(disk, full)));
             }
         }
         self.disks.retain(|name, watch| {
@@ -81,8 +79,8 @@ impl Checks {
     }
 }
 
-fn disk_text(disk: &Fullness) -> String {
-    format!("{} {:.2} % full, inodes {:.2} % in use", disk.path.display(), disk.space, disk.inodes)
+fn disk_text(disk: &Fullness, full: Full) -> String {
+    format!("{} {:.2} % full, inodes {:.2} % in use", disk.path.display(), full.space, full.inodes)
 }
 
 fn check(resource: String, verdict: &Verdict, text: String) -> Check {
@@ -107,7 +105,8 @@ mod tests {
     }
 
     fn disk(name: &str, space: f64, inodes: f64) -> Fullness {
-        Fullness { path: PathBuf::from(format!("/{name}")), name: name.to_owned(), space, inodes }
+        let full = Some(Full { space, inodes });
+        Fullness { path: PathBuf::from(format!("/{name}")), name: name.to_owned(), full }
     }
 
     fn shown(checks: &[Check]) -> Vec<String> {
@@ -142,6 +141,9 @@ mod tests {
         assert_eq!(shown(&checks.take(&Readings::default(), 10)), ["disk-a ok: no longer mounted"]);
         assert_eq!(checks.take(&Readings::default(), 20), []);
         assert_eq!(checks.take(&full, 30).len(), 2, "mounted again, watched again");
+        let mut silent = full.clone();
+        silent.disks.iter_mut().for_each(|disk| disk.full = None);
+        assert_eq!(checks.take(&silent, 40), [], "one that cannot be asked is not gone");
     }
 
     #[test]

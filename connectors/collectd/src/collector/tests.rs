@@ -102,7 +102,7 @@ fn ten_seconds_later() -> String {
 fn a_tick_shows_the_host_under_the_names_of_collectd() {
     let mut machine = Machine::new();
     let mounts = FakeMounts::default();
-    let space = Space { block: 4096, blocks: 100, free: 40, available: 30, inodes: 1000, inodes_free: 900 };
+    let space = Space { id: 1, block: 4096, blocks: 100, free: 40, available: 30, inodes: 1000, inodes_free: 900 };
     mounts.0.borrow_mut().insert("/".into(), space);
     mounts.0.borrow_mut().insert("/var/lib".into(), space);
     let mut collector = machine.collector_with(&Collect::default(), mounts);
@@ -156,7 +156,8 @@ fn a_tick_shows_the_host_under_the_names_of_collectd() {
     }
     assert_eq!((readings.cpu, readings.memory, readings.load_per_core), (Some(60.0), Some(50.0), Some(0.75)));
     assert_eq!(readings.disks.len(), 2);
-    assert!((readings.disks[0].space - 60.0 / 90.0 * 100.0).abs() < 1e-9, "what is kept for root counts as full");
+    let full = readings.disks[0].full.unwrap();
+    assert!((full.space - 60.0 / 90.0 * 100.0).abs() < 1e-9, "what is kept for root counts as full");
 }
 
 #[test]
@@ -298,9 +299,17 @@ fn disks_are_found_while_the_connector_runs() {
     let (readings, samples) = machine.tick(&mut collector);
     assert_eq!(readings.disks.len(), 2);
     assert!(!samples.contains_key("df-srv/percent_inodes-used"), "inodes without a limit");
+    // Another file system shows at the mount point when the first is gone.
+    mounts.0.borrow_mut().insert("/srv".into(), Space { id: 7, ..space });
+    let (readings, samples) = machine.tick(&mut collector);
+    assert_eq!(readings.disks[1].full, None);
+    assert!(!samples.contains_key("df-srv/df_complex-used"), "the numbers of another");
+    let (readings, _) = machine.tick(&mut collector);
+    assert!(readings.disks[1].full.is_some(), "in the new list it stands for itself");
     mounts.0.borrow_mut().remove(Path::new("/srv"));
     let (readings, _) = machine.tick(&mut collector);
-    assert_eq!(readings.disks.len(), 1, "one that cannot be asked is left out at once");
+    assert_eq!(readings.disks[1].full, None, "it cannot be asked");
+    assert_eq!(machine.tick(&mut collector).0.disks.len(), 1, "and is found gone in the next tick");
 }
 
 #[test]

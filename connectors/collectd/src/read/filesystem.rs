@@ -25,6 +25,8 @@ pub(crate) trait Mounts {
 /// How full a file system is.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Space {
+    /// Which file system it is.
+    pub(crate) id: u64,
     /// The size of a block in bytes.
     pub(crate) block: u64,
     /// Blocks.
@@ -60,6 +62,7 @@ impl Mounts for SystemMounts {
     fn space(&self, path: &Path) -> io::Result<Space> {
         let found = statvfs(path)?;
         Ok(Space {
+            id: found.filesystem_id(),
             block: found.fragment_size(),
             blocks: found.blocks(),
             free: found.blocks_free(),
@@ -86,6 +89,9 @@ struct Mounted {
     path: PathBuf,
     name: String,
     prefix: Prefix,
+    /// The file system that was here when the list was made: below the mount point of an unmounted one there is
+    /// another, and its numbers must not pass for those of the first.
+    id: Option<u64>,
 }
 
 /// How full a file system is, for the thresholds.
@@ -95,6 +101,13 @@ pub(crate) struct Fullness {
     pub(crate) path: PathBuf,
     /// Its name in metrics and resources: `root`, `var-lib`.
     pub(crate) name: String,
+    /// How full it is, unless it could not be asked in this tick.
+    pub(crate) full: Option<Full>,
+}
+
+/// Two ways of being full.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Full {
     /// Space that users cannot have, in percent of what they could have.
     pub(crate) space: f64,
     /// Inodes in use, in percent.
@@ -109,18 +122,25 @@ impl<M: Mounts> Filesystems<M> {
 
     /// Reads once, at `now_ms` of a clock that never jumps.
     ///
-    /// A file system that cannot be asked (unmounted a moment ago) is left out of this tick.
+    /// A file system that cannot be asked, or is no longer where it was, has no numbers in this tick, and the list is
+    /// made again in the next.
     pub(crate) fn read(&mut self, batch: &mut Batch, now_ms: i64, show: bool) -> Vec<Fullness> {
         if self.listed_at.is_none_or(|at| now_ms - at >= self.list_every_ms) {
             self.listed_at = Some(now_ms);
             self.list();
         }
-        let (mounts, known) = (&self.mounts, &self.known);
-        let measure = |mounted: &Mounted| {
-            let space = mounts.space(&mounted.path).ok().filter(|space| space.blocks > 0)?;
-            Some(show_space(mounted, space, batch, show))
+        let (mounts, listed_at) = (&self.mounts, &mut self.listed_at);
+        let mut measure = |mounted: &mut Mounted| {
+            let space = mounts.space(&mounted.path).ok();
+            let space = space.filter(|space| *mounted.id.get_or_insert(space.id) == space.id);
+            // One that never could be asked does not have the list made in every tick.
+            if space.is_none() && mounted.id.is_some() {
+                *listed_at = None;
+            }
+            let full = space.filter(|space| space.blocks > 0).map(|space| show_space(mounted, space, batch, show));
+            Fullness { path: mounted.path.clone(), name: mounted.name.clone(), full }
         };
-        known.iter().filter_map(measure).collect()
+        self.known.iter_mut().map(&mut measure).collect()
     }
 
     fn list(&mut self) {
@@ -131,17 +151,18 @@ impl<M: Mounts> Filesystems<M> {
         found.dedup();
         found.truncate(MAX_MOUNTS);
         if found.iter().eq(self.known.iter().map(|mounted| &mounted.path)) {
+            self.known.iter_mut().for_each(|mounted| mounted.id = None);
             return;
         }
         let new = |path: PathBuf| {
             let name = mount_name(&path);
-            Mounted { prefix: Prefix::new("df", &name), name, path }
+            Mounted { prefix: Prefix::new("df", &name), name, path, id: None }
         };
         self.known = found.into_iter().map(new).collect();
     }
 }
 
-fn show_space(mounted: &Mounted, space: Space, batch: &mut Batch, show: bool) -> Fullness {
+fn show_space(mounted: &Mounted, space: Space, batch: &mut Batch, show: bool) -> Full {
     let used = space.blocks.saturating_sub(space.free);
     let reserved = space.free.saturating_sub(space.available);
     let inodes_used = space.inodes.saturating_sub(space.inodes_free);
@@ -156,9 +177,7 @@ fn show_space(mounted: &Mounted, space: Space, batch: &mut Batch, show: bool) ->
         }
         batch.rate(&mounted.prefix, "percent_inodes-used", percent(inodes_used, space.inodes));
     }
-    Fullness {
-        path: mounted.path.clone(),
-        name: mounted.name.clone(),
+    Full {
         // A disk without any block for users is full, unless nothing is on it.
         space: percent(used, used.saturating_add(space.available)).unwrap_or(0.0),
         inodes: percent(inodes_used, space.inodes).unwrap_or(0.0),
