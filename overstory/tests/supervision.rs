@@ -205,6 +205,32 @@ fn a_service_that_never_answers_fails_with_what_was_met() {
     assert!(ran.out.contains("/readyz: connection refused"), "{}", ran.out);
 }
 
+/// A program that dies after supervisord has called it RUNNING, and after it was ready, was reported as started.
+#[test]
+fn a_service_that_dies_after_it_was_ready_is_noticed() {
+    let stack = Stack::new("dying", "", "web");
+    stack.program("dying", "sleep 1.5; exit 3", &["autorestart=true"]);
+    stack.program("web", FOREVER, &["startsecs=2"]);
+    let ran = stack.run("hypcontrol start");
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(ran.out.contains("\nBACKEND dying FAILED after "), "{}", ran.out);
+    assert!(ran.out.contains("dying: FAILED: ended after it was ready (exit code 3)"), "{}", ran.out);
+}
+
+/// Told not to wait, it starts everything and returns.
+#[test]
+fn without_waiting_everything_is_told_to_start() {
+    let stack = Stack::new("slow", "", "web");
+    let ready = format!("hyp_ready=tcp:127.0.0.1:{}", free_port());
+    stack.program("slow", FOREVER, &[&ready]);
+    stack.program("web", FOREVER, &["startsecs=5"]);
+    let ran = stack.done("hypcontrol start --no-wait");
+    assert!(ran.out.contains("2 services told to start"), "{}", ran.out);
+    until("both", || stack.prefix.children().len() == 2);
+    stack.done("hypcontrol stop --no-wait");
+    until("the end", || stack.prefix.children().is_empty());
+}
+
 /// kill -9 of supervisord left every program running, and the next supervisord started each a second time.
 #[test]
 fn a_killed_supervisord_is_repaired_without_duplicates() {

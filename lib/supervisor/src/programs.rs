@@ -191,7 +191,13 @@ impl Loader<'_> {
         for section in ini.sections() {
             if let Some(name) = section.name.strip_prefix("program:") {
                 match self.program(file, name.trim(), section) {
-                    Ok(service) => _ = self.programs.insert(service.name.clone(), service),
+                    Ok(service) => {
+                        // supervisord would mix the two sections without a word.
+                        if let Some(other) = self.programs.insert(service.name.clone(), service) {
+                            let problem = format!("is also defined in {}", other.file.display());
+                            self.problem(file, section, &problem);
+                        }
+                    }
                     Err(problem) => self.problem(file, section, &problem),
                 }
             } else if let Some(name) = section.name.strip_prefix("group:") {

@@ -10,13 +10,18 @@ use tokio::time::Instant;
 use crate::api::{ProcessInfo, ProcessName, ProcessState, Supervisor, SupervisorError};
 use crate::control::{self, Applied, Pace, Stopped};
 use crate::daemon::{Daemon, DaemonError};
-use crate::journal::{CRASH_LOOP_WINDOW, ExitOutcome, Journal, TAIL_BYTES};
+use crate::journal::{ExitOutcome, Journal, TAIL_BYTES};
 use crate::layout::Layout;
 use crate::lock;
 use crate::logs;
 use crate::programs::{Catalogue, ProcessDef, ServiceDef, Target};
 use crate::settle::{Settle, Verdict};
 use crate::xmlrpc::fault;
+
+mod status;
+
+pub use status::{Condition, ProcessStatus};
+use status::{describe, state_of, wants_journal};
 
 /// How long a start may take beyond the program's `startsecs`.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -30,74 +35,6 @@ pub struct Services {
     catalogue: Arc<Catalogue>,
     supervisor: Arc<dyn Supervisor>,
     daemon: Option<Daemon>,
-}
-
-/// Is the state of a process as an operator has to see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(into = "&'static str")]
-pub enum Condition {
-    /// What supervisord says.
-    Plain(ProcessState),
-    /// It keeps dying and being restarted, even if it runs at this moment.
-    CrashLoop,
-}
-
-impl Condition {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain(state) => state.as_str(),
-            Self::CrashLoop => "CRASHLOOP",
-        }
-    }
-
-    /// Whether the process runs, or is about to, and does not keep dying.
-    #[must_use]
-    pub const fn is_up(self) -> bool {
-        matches!(self, Self::Plain(ProcessState::Running | ProcessState::Starting))
-    }
-}
-
-impl From<Condition> for &'static str {
-    fn from(condition: Condition) -> Self {
-        condition.as_str()
-    }
-}
-
-/// Is what there is to say about a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ProcessStatus {
-    /// Which process; for a service of one process the service's name.
-    pub name: ProcessName,
-    /// Its service.
-    pub service: String,
-    /// Its state.
-    pub state: Condition,
-    /// Its process id.
-    pub pid: Option<i32>,
-    /// Seconds since its start.
-    pub uptime_s: Option<u64>,
-    /// How often it ended by itself in the last ten minutes.
-    pub restarts: usize,
-    /// How it ended last.
-    pub last_exit: Option<ExitOutcome>,
-    /// Where its output goes.
-    pub log: Option<PathBuf>,
-    /// What supervisord or we have to add, such as why it could not be spawned.
-    pub detail: String,
-}
-
-impl ProcessStatus {
-    /// Whether the program failed, as opposed to having been stopped.
-    #[must_use]
-    pub fn is_failed(&self) -> bool {
-        match self.state {
-            Condition::CrashLoop => true,
-            Condition::Plain(ProcessState::Exited) => self.last_exit != Some(ExitOutcome::Code(0)),
-            Condition::Plain(state) => state.is_failed(),
-        }
-    }
 }
 
 /// Is what an action did to a process.
@@ -462,43 +399,6 @@ pub fn note_on(group: &str, applied: &Applied) -> Option<String> {
             Some(format!("its configuration has changed since it was started; `service {group} restart` applies it"))
         }
         Applied::Unread(text) => Some(format!("the configuration cannot be read, the loaded one stays: {text}")),
-    }
-}
-
-fn state_of(info: Option<&ProcessInfo>) -> ProcessState {
-    info.map_or(ProcessState::Stopped, |info| info.state)
-}
-
-/// Whether the log has to be read to describe a process: it has just started, or it has ended.
-fn wants_journal(info: &ProcessInfo) -> bool {
-    let young = info.uptime().is_some_and(|up| up < CRASH_LOOP_WINDOW);
-    (young && info.stop > 0)
-        || (info.start > 0 && info.state != ProcessState::Running && info.state != ProcessState::Stopped)
-}
-
-fn describe(
-    service: &ServiceDef,
-    process: &ProcessDef,
-    info: Option<&ProcessInfo>,
-    journal: Option<&Journal>,
-) -> ProcessStatus {
-    let history = match (journal, info) {
-        (Some(journal), Some(info)) => journal.history(&process.name.name, info.now),
-        _ => crate::journal::History::default(),
-    };
-    let state = state_of(info);
-    let looping = history.is_crash_loop() && !matches!(state, ProcessState::Stopped | ProcessState::Fatal);
-    let exit_status = info.filter(|i| i.state == ProcessState::Exited).and_then(|i| i32::try_from(i.exit_status).ok());
-    ProcessStatus {
-        name: process.name.clone(),
-        service: service.name.clone(),
-        state: if looping { Condition::CrashLoop } else { Condition::Plain(state) },
-        pid: info.and_then(|i| i.pid),
-        uptime_s: info.and_then(ProcessInfo::uptime).map(|up| up.as_secs()),
-        restarts: history.restarts,
-        last_exit: history.last_outcome.or(exit_status.map(ExitOutcome::Code)),
-        log: info.and_then(|i| i.stdout_log.clone()).or_else(|| process.stdout_log.clone()),
-        detail: info.map(|i| i.spawn_error.clone()).unwrap_or_default(),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::service::text;
 
 /// Longest line that is redrawn: a wrapped one could not be.
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 79;
 
 /// Is where a service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -87,6 +87,14 @@ fn one_bad_file_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_program_that_is_defined_twice_is_reported() {
+    let (_dir, catalogue) =
+        catalogue(&[("a.conf", "[program:x]\ncommand=/bin/a\n"), ("b.conf", "[program:x]\ncommand=/bin/b\n")]);
+    assert_eq!(catalogue.problems.len(), 1);
+    assert!(catalogue.problems[0].contains("b.conf:1: [program:x] is also defined in "), "{}", catalogue.problems[0]);
+}
+
+#[test]
 fn a_listened_address_names_what_changes_it() {
     let text = "[program:b]\ncommand=/bin/b\nhyp_ready=amqp:127.0.0.1:5672\n\
                 hyp_listen=127.0.0.1:5672 listeners.tcp.1 in etc/rabbitmq/rabbitmq.conf\n  127.0.0.1:25673 RABBITMQ_DIST_PORT\n";
