@@ -13,6 +13,11 @@ run_test() {
     step 'system packages' system_packages
     secantus_dir=${OVERSTORY_TEST_CACHE:-${HOME:?}/.cache/overstory}/secantus
     step 'MongoDB stand-in' make_secantus
+    # rustup's minimal profile is enough to build, not to check.
+    if have rustup && ! { cargo clippy --version && cargo fmt --version; } >/dev/null 2>&1; then
+        step_count=$((step_count + 1))
+        step 'clippy and rustfmt' rustup component add clippy rustfmt
+    fi
     export OVERSTORY_TEST_SECANTUS=$secantus_dir/bin/secantusd-py
     [ "$long" = no ] || export OVERSTORY_TEST_LONG=1
     export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
