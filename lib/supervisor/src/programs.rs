@@ -264,11 +264,11 @@ impl Loader<'_> {
                 service.listens.push(Listen::parse(&expanded(line)?)?);
             }
             for line in lines(section.get_ignore_case("hyp_check")) {
-                push_new(&mut service.checks, expanded(line)?);
+                push_new(&mut service.checks, tidy(&expanded(line)?));
             }
             service.processes.push(ProcessDef {
                 name: ProcessName::new(name, expanded(own)?),
-                command: lenient(command),
+                command: tidy(&lenient(command)),
                 ready,
                 stdout_log: stdout_log.map(|path| normalise(&self.layout.resolve(&path))),
                 start_secs: number("startsecs", 1)?,
@@ -353,6 +353,16 @@ fn words(text: &str) -> Vec<String> {
 
 fn lines(text: Option<&str>) -> impl Iterator<Item = &str> {
     text.unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+/// Makes a command shorter to read: takes `x/..` out of the path of its executable.
+fn tidy(command: &str) -> String {
+    let (executable, rest) = command.split_once(' ').unwrap_or((command, ""));
+    if !executable.starts_with('/') {
+        return command.to_owned();
+    }
+    let executable = normalise(Path::new(executable));
+    format!("{} {rest}", executable.display()).trim_end().to_owned()
 }
 
 /// Takes `x/..` out of a path without looking at the disk, as supervisord does with its log files.

@@ -30,7 +30,7 @@ fn a_program_with_several_processes_is_a_service_of_that_many() {
     assert_eq!(second.stdout_log.as_deref().unwrap(), dir.path().join("var/log/amqp2engines-1.log"));
     assert_eq!((second.start_secs, second.stop_wait), (2, Duration::from_secs(30)));
     assert_eq!(second.ready[0].address(), Some("127.0.0.1:8091"));
-    assert!(second.command.ends_with("bin/amqp2engines --instance 1"));
+    assert_eq!(second.command, format!("{}/bin/amqp2engines --instance 1", dir.path().display()));
     let addresses: Vec<_> = service.listens.iter().map(|l| l.address.as_str()).collect();
     assert_eq!(addresses, ["127.0.0.1:8090", "127.0.0.1:8091"]);
 }

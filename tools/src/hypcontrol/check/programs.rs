@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use futures_util::future::join_all;
-use overstory_supervisor::{ProcessInfo, Services};
+use overstory_supervisor::{ProcessDef, ProcessInfo, Services};
 use tokio::process::Command;
 
 use super::{CHECK_LIMIT, Depth, Finding, is_executable};
@@ -20,12 +20,7 @@ const BROKER_DIR: &str = "/usr/lib/rabbitmq/lib";
 pub(super) fn check_commands(plan: &Plan<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for process in plan.processes() {
-        let Some(executable) = process.command.split_ascii_whitespace().next() else { continue };
-        let executable = executable.trim_matches(['"', '\'']);
-        // Names without a folder are searched in supervisord's PATH, unexpanded ones are unknown to us.
-        if !executable.starts_with('/') || executable.contains('%') || is_executable(Path::new(executable)) {
-            continue;
-        }
+        let Some(executable) = missing_executable(process) else { continue };
         let message = format!("{} cannot be executed: {executable}", process.name.group);
         let remedy = "install the program, or correct command in its file in etc/supervisord.d";
         let finding = Finding::failure(CONFIGURATION, message, remedy);
@@ -36,7 +31,16 @@ pub(super) fn check_commands(plan: &Plan<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Lets each program that can check its own configuration; at a start only those that are to be started.
+/// The executable of a process when it cannot be executed.
+fn missing_executable(process: &ProcessDef) -> Option<&str> {
+    let executable = process.command.split_ascii_whitespace().next()?.trim_matches(['"', '\'']);
+    // Names without a folder are searched in supervisord's PATH, unexpanded ones are unknown to us.
+    let known = executable.starts_with('/') && !executable.contains('%');
+    (known && !is_executable(Path::new(executable))).then_some(executable)
+}
+
+/// Lets each program that can check its own configuration; at a start only those that are to be started. One that is
+/// not there is a finding of its own.
 pub(super) async fn check_configurations(
     plan: &Plan<'_>,
     prefix: &Path,
@@ -45,6 +49,7 @@ pub(super) async fn check_configurations(
 ) -> Vec<Finding> {
     let runs = |service: &str| infos.iter().any(|i| i.name.group == service && i.state.has_process());
     let checks = plan.nodes().filter(|(_, node)| depth == Depth::Full || !runs(&node.service.name));
+    let checks = checks.filter(|(_, node)| !node.processes.iter().any(|p| missing_executable(p).is_some()));
     let checks = checks.flat_map(|(_, node)| node.service.checks.iter().map(|c| (node.service.name.as_str(), c)));
     join_all(checks.map(|(service, command)| check_configuration(service, command, prefix))).await
 }
