@@ -11,7 +11,24 @@ install() {
     put_config "$source_dir/supervisord.d/mongodb.conf" etc/supervisord.d/mongodb.conf
 }
 
+local_uri() { printf 'mongodb://127.0.0.1:%s/?replicaSet=overstory\n' "$(port_of mongodb_port)"; }
+
 secrets() {
-    [ -s "$(place etc/secrets/mongodb-uri)" ] ||
-        printf 'mongodb://127.0.0.1:%s/\n' "$(port_of mongodb_port)" | put_secret etc/secrets/mongodb-uri
+    [ -s "$(place etc/secrets/mongodb-uri)" ] || local_uri | put_secret etc/secrets/mongodb-uri
+}
+
+# Transactions need a replica set, be it of one. Runs while the server is up; a set that is there stays as it is.
+provision() {
+    local client
+    [ "$(cat "$(place etc/secrets/mongodb-uri)")" = "$(local_uri)" ] || return 0
+    client=$(command -v mongosh || command -v mongo)
+    as_owner "$client" --quiet --host 127.0.0.1 --port "$(port_of mongodb_port)" --eval "
+        let made = 0;
+        try { made = db.adminCommand({ replSetGetStatus: 1 }).ok } catch (error) { print(error) }
+        if (made !== 1) {
+            rs.initiate({ _id: 'overstory', members: [{ _id: 0, host: '127.0.0.1:$(port_of mongodb_port)' }] });
+        }
+        for (let i = 0; i < 300 && !db.adminCommand({ hello: 1 }).isWritablePrimary; i++) sleep(100);
+        if (!db.adminCommand({ hello: 1 }).isWritablePrimary) throw 'the replica set has no primary';
+    "
 }

@@ -73,13 +73,13 @@ install_or_update() {
 
 # A MongoDB of ours must be up while the accounts are made in it.
 provision_prefix() { # ORDER
-    local started=no
-    if [ "$store" = mongodb ] && [ -f "$prefix/etc/supervisord.d/mongodb.conf" ] && [ "$was_running" = no ]; then
-        as_owner "$prefix/bin/service" mongodb start
+    local started=no service=$prefix/bin/service
+    if [ "$store" = mongodb ] && [ -f "$prefix/etc/supervisord.d/mongodb.conf" ] && ! as_owner "$service" mongodb status; then
+        as_owner "$service" mongodb start
         started=yes
     fi
     each_package "$1" provision
-    [ "$started" = no ] || as_owner "$prefix/bin/service" mongodb stop
+    [ "$started" = no ] || as_owner "$service" mongodb stop
 }
 
 # What runs already goes on with its old files, so changed ones mean a restart.

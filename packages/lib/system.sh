@@ -54,10 +54,13 @@ command again.\n' "$missing"
 }
 
 mongodb_message() {
-    [ "$store" = mongodb ] || return 0
-    have mongod || [ -s "${prefix:-}/etc/secrets/mongodb-uri" ] ||
-        printf 'The store is to be mongodb, and there is no mongod on this machine. Install MongoDB 4.4 or newer, or write the address of
-a server elsewhere, as one line mongodb://..., into %s/etc/secrets/mongodb-uri (mode 0600).\n' "${prefix:-}"
+    [ "$store" = mongodb ] && [ ! -s "${prefix:-}/etc/secrets/mongodb-uri" ] || return 0
+    if ! have mongod; then
+        printf 'The store is to be mongodb, and there is no mongod on this machine. Install MongoDB 5.0 or newer, or write the address of
+a replica set elsewhere, as one line mongodb://..., into %s/etc/secrets/mongodb-uri (mode 0600).\n' "${prefix:-}"
+    elif ! have mongosh && ! have mongo; then
+        printf 'The store is to be mongodb, whose shell (mongosh) is needed once to make the server a replica set.\n'
+    fi
 }
 
 system_packages() {

@@ -11,6 +11,10 @@ case $(basename -- "$0") in
             echo 'admin: a-password'
         fi
         ;;
+    service)
+        # Nothing runs yet.
+        [ "$2" != status ] || exit 3
+        ;;
     hypcontrol)
         echo "$1" >>"$prefix/var/lib/calls"
         if [ -e "$prefix/var/lib/fail" ]; then

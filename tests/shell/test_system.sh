@@ -74,10 +74,14 @@ test_mongodb_is_a_service_when_chosen_and_stays_chosen() {
     local path
     path=$(path_without mongod)
     printf '#!/bin/sh\n' >"$path/mongod"
-    chmod +x "$path/mongod"
+    # shellcheck disable=SC2016 # for the script that is written
+    printf '#!/bin/sh\necho "$@" >>"$HOME/var/lib/shell-calls"\n' >"$path/mongosh"
+    chmod +x "$path/mongod" "$path/mongosh"
     run env PATH="$path" "$sandbox/tree/build-install.sh" --prefix "$sandbox/p" --executable "$stand_in" --no-deps --store mongodb
     [ "$code" = 0 ] || fail "ended with $code: $output"
     assert_file "$sandbox/p/etc/supervisord.d/mongodb.conf"
+    assert_contains "$(cat "$sandbox/p/var/lib/shell-calls")" 'rs.initiate'
+    assert_contains "$(cat "$sandbox/p/etc/secrets/mongodb-uri")" 'replicaSet=overstory'
     assert_contains "$(cat "$sandbox/p/etc/hypcontrol.conf")" '["rabbitmq-server", "mongodb"]'
     assert_contains "$(cat "$sandbox/p/etc/store.conf")" 'kind = "mongodb"'
     assert_equal 600 "$(stat -c %a "$sandbox/p/etc/secrets/mongodb-uri")" 'mode of the address'
