@@ -151,6 +151,15 @@ impl PrivateBroker {
         Ok(())
     }
 
+    /// The port on which the broker speaks TLS, and its certificate, which is its own authority.
+    ///
+    /// # Errors
+    /// Its files cannot be read.
+    pub fn tls(&self) -> Result<(u16, PathBuf)> {
+        let port = fs::read_to_string(self.dir.join("tls-port"))?.parse()?;
+        Ok((port, self.dir.join("etc/certificate.pem")))
+    }
+
     /// Runs `rabbitmqctl` and gives what it prints.
     ///
     /// # Errors
@@ -203,14 +212,23 @@ impl Node {
         for folder in ["etc", "log", "lib", "leases"] {
             fs::create_dir_all(dir.join(folder))?;
         }
-        let [amqp_port, epmd_port, dist_port] = free_ports()?;
+        let [amqp_port, epmd_port, dist_port, tls_port] = free_ports()?;
         let at = dir.display();
-        let conf = format!(
+        let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp_port}\nlog.file = {at}/log/rabbit.log\nlog.file.level = info\n\
              log.console = false\ndefinitions.import_backend = local_filesystem\n\
              definitions.local.path = {at}/etc/definitions.json\nvm_memory_high_watermark.absolute = 1GB\n\
              disk_free_limit.absolute = 50MB\n"
         );
+        if vhosts == FEW_VHOSTS {
+            make_certificate(&dir.join("etc"))?;
+            fs::write(dir.join("tls-port"), tls_port.to_string())?;
+            conf += &format!(
+                "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {at}/etc/certificate.pem\n\
+                 ssl_options.certfile = {at}/etc/certificate.pem\nssl_options.keyfile = {at}/etc/key.pem\n\
+                 ssl_options.verify = verify_none\n"
+            );
+        }
         fs::write(dir.join("etc/rabbitmq.conf"), conf)?;
         fs::write(dir.join("etc/env.conf"), "")?;
         fs::write(dir.join("etc/enabled_plugins"), "[].")?;
@@ -340,6 +358,19 @@ fn definitions(vhosts: u32) -> serde_json::Value {
             "user": USER, "vhost": name, "configure": ".*", "write": ".*", "read": ".*",
         })).collect::<Vec<_>>(),
     })
+}
+
+/// Makes a key and a certificate for `localhost` and `127.0.0.1` that is its own authority.
+fn make_certificate(dir: &Path) -> Result<()> {
+    let made = Command::new("openssl")
+        .current_dir(dir)
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "certificate.pem"])
+        .output()
+        .context("openssl is missing: apt-get install openssl")?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Ok(())
 }
 
 /// Whether an AMQP server answers the protocol's greeting.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::common::{Inbox, consumer, next, next_batch, number, numbered, publisher, spooling};
-use overstory_amqp::topology::{CONFIG, ENGINE_EVENTS};
-use overstory_amqp::{ConsumeError, Consumed, Outgoing, PublishError, Receipt, fanout};
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use overstory_amqp::topology::{CONFIG, ENGINE_EVENTS, EVENTS};
+use overstory_amqp::{AmqpConfig, ConsumeError, Consumed, Outgoing, PublishError, Receipt, TlsConfig, fanout, queues};
 use overstory_model::RoutingKey;
 use overstory_runtime::Shutdown;
 use overstory_testkit::broker::PrivateBroker;
@@ -204,4 +205,81 @@ async fn one_who_follows_an_exchange_is_told_when_hints_may_have_been_missed() {
     assert!(matches!(next().await, fanout::Followed::Subscribed));
     publisher.publish_confirmed(hint(), Duration::from_secs(30)).await.unwrap();
     assert!(matches!(next().await, fanout::Followed::Message(_)));
+}
+
+#[tokio::test]
+async fn a_channel_that_the_broker_closes_is_rebuilt_with_the_topology() {
+    let broker = PrivateBroker::start().unwrap();
+    let config = broker.vhost().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (spooling, refusing) =
+        (spooling(&config, "rebuilt", dir.path(), 1 << 20), publisher(&config, "rebuilt too", 32));
+    spooling.publish(numbered(0)).await.unwrap();
+    refusing.publish(numbered(1)).await.unwrap();
+    let mut consumer = consumer(&config, ENGINE_EVENTS, 300);
+    let first = next_batch(&mut consumer).await;
+    consumer.ack_up_to(&first.last().unwrap().tag).await.unwrap();
+
+    // 404: the exchange is gone, and comes back with the next connection.
+    delete(&config, |channel| {
+        Box::pin(async move { channel.exchange_delete(EVENTS.into(), ExchangeDeleteOptions::default()).await })
+    })
+    .await;
+    assert_eq!(spooling.publish(numbered(2)).await.unwrap(), Receipt::Spooled);
+    crate::common::until("the spool to drain", || spooling.stats().spool_messages == 0).await;
+    let refused = refusing.publish(numbered(3)).await;
+    assert!(refused.is_ok(), "the exchange is there again: {refused:?}");
+
+    // The queue is gone: the broker cancels the consumer, which declares and subscribes anew.
+    delete(&config, |channel| {
+        Box::pin(
+            async move { channel.queue_delete(ENGINE_EVENTS.into(), QueueDeleteOptions::default()).await.map(|_| ()) },
+        )
+    })
+    .await;
+    while !matches!(next(&mut consumer).await, Consumed::Lost(_)) {}
+    assert!(matches!(next(&mut consumer).await, Consumed::Subscribed));
+    refusing.publish(numbered(4)).await.unwrap();
+    let again = next_batch(&mut consumer).await;
+    assert_eq!(number(&again[0]), 4);
+
+    // 406: the broker waits for an acknowledgement no longer.
+    let expression = "[application:set_env(rabbit, Key, 500) || Key <- [consumer_timeout, channel_tick_interval]].";
+    broker.ctl(&["eval", expression]).await.unwrap();
+    consumer.hand_back(Duration::ZERO).await;
+    assert!(matches!(next(&mut consumer).await, Consumed::Subscribed));
+    let held = next_batch(&mut consumer).await;
+    let lost = next(&mut consumer).await;
+    assert!(matches!(&lost, Consumed::Lost(reason) if reason.contains("timed out")), "{lost:?}");
+    assert!(matches!(consumer.ack_up_to(&held[0].tag).await, Err(ConsumeError::Stale)));
+    assert!(matches!(next(&mut consumer).await, Consumed::Subscribed));
+    assert_eq!(number(&next_batch(&mut consumer).await[0]), 4);
+    let expression = "[application:set_env(rabbit, Key, Value) || {Key, Value} <- \
+        [{consumer_timeout, 1800000}, {channel_tick_interval, 60000}]].";
+    broker.ctl(&["eval", expression]).await.unwrap();
+}
+
+type Deleting = std::pin::Pin<Box<dyn Future<Output = lapin::Result<()>>>>;
+
+async fn delete(config: &AmqpConfig, what: impl FnOnce(lapin::Channel) -> Deleting) {
+    let uri = format!("amqp://{}:{}@127.0.0.1:{}/{}", config.user, config.password, config.port, config.vhost);
+    let connection = lapin::Connection::connect(&uri, lapin::ConnectionProperties::default()).await.unwrap();
+    what(connection.create_channel().await.unwrap()).await.unwrap();
+    // Dropping the channel has begun to close things already.
+    let _ = connection.close(200, "done".into()).await;
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_trusts_its_authority_and_nobody_else() {
+    let broker = PrivateBroker::start().unwrap();
+    let plain = broker.vhost().unwrap();
+    let (port, certificate) = broker.tls().unwrap();
+    let tls = |ca_file| AmqpConfig { port, tls: Some(TlsConfig { ca_file }), ..plain.clone() };
+    queues::queue_counts(&tls(certificate.clone()), &[]).await.unwrap();
+    let trusting = publisher(&tls(certificate), "trusting", 32);
+    assert_eq!(trusting.publish(numbered(7)).await.unwrap(), Receipt::Confirmed);
+    assert_eq!(Inbox::open(&plain, ENGINE_EVENTS).take_numbers(1).await, [7]);
+    let doubting = publisher(&tls("/etc/ssl/certs/ca-certificates.crt".into()), "doubting", 32);
+    let refused = doubting.publish(numbered(8)).await;
+    assert!(matches!(refused, Err(PublishError::Unavailable)), "{refused:?}");
 }
