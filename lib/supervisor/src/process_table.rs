@@ -253,7 +253,7 @@ fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = bytes.split(|b| *b == 0).filter(|word| !word.is_empty());
     let line = words.map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect()
 }
 
 #[cfg(test)]
