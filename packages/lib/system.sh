@@ -101,7 +101,8 @@ disable_unit() { # NAME
         if have systemctl; then
             systemctl disable "$unit" || true
         elif have deb-systemd-helper; then
-            deb-systemd-helper disable "$unit" || true
+            # It only listens to maintainer scripts.
+            DPKG_MAINTSCRIPT_PACKAGE=overstory deb-systemd-helper disable "$unit" || true
         fi
     done
     if [ -x "/etc/init.d/$1" ] && have update-rc.d; then update-rc.d "$1" disable || true; fi
