@@ -143,3 +143,6 @@ fn size_of_store(path: &Path) -> u64 {
     let of = |path: PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
     of(path.to_owned()) + of(path.with_extension("db-wal"))
 }
+
+#[cfg(test)]
+mod tests;

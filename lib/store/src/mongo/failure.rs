@@ -23,9 +23,12 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
-    /// Whether the whole transaction may succeed when it is tried again.
+    /// Whether the whole transaction may succeed when it is tried again at once. When no server was found, time has
+    /// been spent on looking for one already.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self, Self::Server(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR))
+        let Self::Server(error) = self else { return false };
+        error.contains_label(TRANSIENT_TRANSACTION_ERROR)
+            && !matches!(error.kind.as_ref(), ErrorKind::ServerSelection { .. })
     }
 }
 
