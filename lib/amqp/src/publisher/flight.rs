@@ -160,6 +160,11 @@ impl Flight {
         flight
     }
 
+    /// Whether a caller waits for it who would take a place in the spool for an answer.
+    pub(super) const fn is_awaited(&self) -> bool {
+        matches!(&self.origin, Origin::Memory(Waiter::One(_) | Waiter::Many(..)))
+    }
+
     /// Whether the broker has answered; the task is woken when it does.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.progress {

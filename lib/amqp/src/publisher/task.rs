@@ -182,15 +182,19 @@ impl Task {
 
     /// When something has to be done though nothing happens.
     fn next_due(&self) -> Option<Instant> {
-        let stall = self.flights.front().map(|flight| flight.sent_at + STALL).filter(|due| *due > Instant::now());
+        let now = Instant::now();
+        let stall = self.flights.front().map(|flight| flight.sent_at + STALL);
         let opening = match &self.link {
             Link::Opening { since, .. } if !self.queue.is_empty() => Some(*since + PATIENCE),
             _ => None,
         };
         let blocked = self.blocked.filter(|_| !self.queue.is_empty()).map(|since| since + STALL);
+        // What is over and could not be acted on yet waits for what hinders it, which wakes the task by itself.
+        let waiting = [stall, opening, blocked, self.rejecting_until];
+        let waiting = waiting.into_iter().flatten().filter(|due| *due > now);
         let closing = self.closing.as_ref().map(|closing| closing.due);
         let direct = self.direct.iter().map(|(_, _, due)| *due).min();
-        [stall, opening, blocked, closing, direct, self.rejecting_until].into_iter().flatten().min()
+        waiting.chain(closing).chain(direct).min()
     }
 
     fn is_finished(&self) -> bool {
@@ -284,13 +288,14 @@ impl Task {
         let mut orphans = Vec::new();
         for flight in unknown {
             match flight.origin {
+                Origin::Memory(Waiter::Nobody) | Origin::Spool(_) => {}
                 Origin::Memory(waiter) => orphans.push(Item { message: flight.message, waiter }),
                 Origin::Direct(waiter, due) => self.direct.push_back((flight.message, waiter, due)),
-                Origin::Spool(_) => {}
             }
         }
         self.replaced.clear();
         self.returned.clear();
+        self.rejecting_until = None;
         if self.backlog.is_some() {
             self.spool(orphans).await;
         } else {
@@ -320,19 +325,21 @@ impl Task {
     /// Moves messages that cannot be sent to the spool, or refuses them.
     async fn route(&mut self) {
         let now = Instant::now();
-        let overdue = |(_, waiter, due): &mut (Outgoing, Waiter, Instant)| *due <= now || waiter.is_gone();
-        while let Some((_, waiter, _)) = self.direct.pop_front_if(overdue) {
-            waiter.finish(Err(PublishError::Timeout));
+        let is_overdue = |(_, waiter, due): &(Outgoing, Waiter, Instant)| *due <= now || waiter.is_gone();
+        if self.direct.iter().any(is_overdue) {
+            let (overdue, left) = std::mem::take(&mut self.direct).into_iter().partition::<Vec<_>, _>(is_overdue);
+            self.direct = left.into();
+            for (_, waiter, _) in overdue {
+                waiter.finish(Err(PublishError::Timeout));
+            }
         }
         let (blocked, stalled) = (self.blocked.is_some(), self.is_stalled());
         let Some(backlog) = &self.backlog else {
             let blocked_long = self.blocked.is_some_and(|since| since.elapsed() >= STALL);
             if self.is_unusable() || stalled || blocked_long {
-                for flight in &mut self.flights {
-                    if matches!(flight.origin, Origin::Memory(_))
-                        && let Origin::Memory(waiter) =
-                            std::mem::replace(&mut flight.origin, Origin::Memory(Waiter::Nobody))
-                    {
+                for flight in self.flights.iter_mut().filter(|flight| flight.is_awaited()) {
+                    let answered = Origin::Memory(Waiter::Nobody);
+                    if let Origin::Memory(waiter) = std::mem::replace(&mut flight.origin, answered) {
                         waiter.finish(Err(PublishError::Unavailable));
                     }
                 }
@@ -383,11 +390,10 @@ impl Task {
     /// `refused` goes first and is sent again later.
     async fn spool_flights(&mut self, refused: Option<Item>) {
         let Some(backlog) = &mut self.backlog else { return };
-        let from_memory = |flight: &&mut Flight| matches!(flight.origin, Origin::Memory(_));
-        if refused.is_none() && !self.flights.iter().any(|flight| matches!(flight.origin, Origin::Memory(_))) {
+        if refused.is_none() && !self.flights.iter().any(Flight::is_awaited) {
             return;
         }
-        let in_flight = self.flights.iter().filter(|flight| matches!(flight.origin, Origin::Memory(_)));
+        let in_flight = self.flights.iter().filter(|flight| flight.is_awaited());
         let messages = refused.iter().map(|item| &item.message).chain(in_flight.map(|flight| &flight.message));
         let payloads = messages.map(encoded).collect();
         let (mut numbers, error) = match backlog.append(payloads).await {
@@ -408,7 +414,7 @@ impl Task {
                 backlog.is_under_way(number);
             }
         }
-        for flight in self.flights.iter_mut().filter(from_memory) {
+        for flight in self.flights.iter_mut().filter(|flight| flight.is_awaited()) {
             let number = numbers.next();
             let origin = number.map_or(Origin::Memory(Waiter::Nobody), Origin::Spool);
             if let Origin::Memory(waiter) = std::mem::replace(&mut flight.origin, origin) {

@@ -103,3 +103,9 @@ pub(crate) async fn until_async<F: Future<Output = bool>>(what: &str, done: impl
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// The processor time of this thread so far; the tests' tasks run on their test's thread.
+pub(crate) fn cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}

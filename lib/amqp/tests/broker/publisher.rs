@@ -168,3 +168,21 @@ async fn a_second_publisher_cannot_take_a_spool_that_is_in_use() {
     let second = overstory_amqp::Publisher::start(config, options, overstory_runtime::Shutdown::new());
     assert!(matches!(second, Err(PublishError::Spool(_))));
 }
+
+#[tokio::test]
+async fn a_publisher_that_can_do_nothing_waits_without_work() {
+    let mut config = broker::shared().unwrap();
+    config.queues.events_max_messages = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let publisher = spooling(&config, "patient", dir.path(), 1 << 20);
+    publisher.publish_all((0..40).map(numbered).collect()).await;
+    assert!(publisher.stats().spool_messages > 0);
+    let early = publisher.publish_confirmed(numbered(50), Duration::from_secs(30));
+    let late = publisher.publish_confirmed(numbered(51), Duration::from_secs(1));
+    let (early, late) = tokio::join!(early, late);
+    assert!(matches!((early, late), (Err(PublishError::Rejected), Err(PublishError::Rejected))));
+    let before = crate::common::cpu();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = crate::common::cpu() - before;
+    assert!(used < Duration::from_millis(300), "{used:?} in a second of waiting for room");
+}
