@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::Method;
@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use overstory_model::ids::random_id;
 
 use crate::auth::Identity;
+use crate::body;
 use crate::error::ApiError;
 use crate::routes::Access;
 use crate::state::AppState;
@@ -28,10 +29,10 @@ const MAX_LOGGED_PATH_BYTES: usize = 256;
 const QUIET: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Wraps the whole application.
-pub(crate) async fn observe<B: MessageBody + 'static>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
+pub(crate) async fn observe(
+    mut request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let state = request.app_data::<web::Data<AppState>>().cloned();
     let id = request_id(&request);
@@ -42,6 +43,7 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     if let Some(state) = &state {
         state.ports.metrics.in_flight.inc();
     }
+    let held = body::hold(&mut request);
     let mut response = next.call(request).await;
     let (status, log, account) = match &response {
         Ok(response) => {
@@ -83,7 +85,10 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    response
+    match held {
+        Some(held) => response.map(|response| body::hold_until_answered(response, held)),
+        None => response,
+    }
 }
 
 /// Wraps a route: lets in who may, and turns whatever goes wrong inside into an answer.

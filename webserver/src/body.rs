@@ -1,9 +1,17 @@
 //! Reading bodies: bounded in size and in time.
 
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
 use actix_web::http::header;
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpMessage, HttpRequest, web};
+use futures_util::Stream;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
@@ -64,4 +72,56 @@ pub(crate) async fn json<T: DeserializeOwned>(
     }
     let bytes = read(request, payload, SMALL_BODY_BYTES, time).await?;
     serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("The body is malformed: {error}")))
+}
+
+/// A chunked body that is kept until its answer is sent.
+///
+/// The HTTP library reads on, without a limit of time, what is left of a chunked body that nobody holds any more; of one
+/// that is still held it closes the connection after the answer, within its disconnect timeout.
+#[derive(Clone)]
+pub(crate) struct Held(Rc<RefCell<Payload>>);
+
+impl Stream for Held {
+    type Item = Result<web::Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_next(context)
+    }
+}
+
+/// An answer's body that holds the request's.
+struct HoldingBody {
+    body: BoxBody,
+    _held: Held,
+}
+
+impl MessageBody for HoldingBody {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<web::Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
+/// Takes hold of the body of a request that does not say how long it is.
+pub(crate) fn hold(request: &mut ServiceRequest) -> Option<Held> {
+    if !request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let held = Held(Rc::new(RefCell::new(request.take_payload())));
+    request.set_payload(Payload::Stream { payload: Box::pin(held.clone()) });
+    Some(held)
+}
+
+/// Lets go of it after the answer: after its head when that is all, else after its body.
+pub(crate) fn hold_until_answered(mut response: ServiceResponse<BoxBody>, held: Held) -> ServiceResponse<BoxBody> {
+    response.response_mut().extensions_mut().insert(held.clone());
+    response.map_body(|_, body| BoxBody::new(HoldingBody { body, _held: held }))
 }
