@@ -12,6 +12,9 @@ use overstory_runtime::{Home, program};
 use overstory_supervisor::privileges;
 
 mod dead;
+mod key;
+pub(crate) mod provision;
+pub(crate) mod user;
 
 /// Looks after an installation.
 #[derive(Debug, Parser)]
@@ -26,6 +29,14 @@ enum Command {
     /// Messages that could not be worked on
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Keys that stand for accounts of the API
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Makes the store, the roles and the account `admin`, where they are missing
+    Provision,
+    /// Accounts of the API
+    #[command(subcommand)]
+    User(user::Command),
 }
 
 /// Runs `overstory`; `args[0]` is the program's name.
@@ -52,5 +63,8 @@ fn execute(command: &Command, home: &Home) -> anyhow::Result<()> {
     privileges::become_owner(home.root()).with_context(|| format!("no installation at {}", home.root().display()))?;
     match command {
         Command::Dead(command) => dead::run(command, home, &mut io::stdout()),
+        Command::Key(command) => program::block_on(key::run(command, home, &mut io::stdout())),
+        Command::Provision => program::block_on(provision::run(home, &mut io::stdout())),
+        Command::User(command) => program::block_on(user::run(command, home, &mut io::stdout())),
     }
 }
