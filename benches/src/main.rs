@@ -4,6 +4,7 @@ mod connector;
 mod figure;
 mod peers;
 mod process;
+mod startup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,12 @@ struct Arguments {
 enum Bench {
     /// The host connector next to collectd.
     Connector(connector::Options),
+    /// The stack's start next to its broker's alone, and what `service` costs. Stops and starts the installation.
+    Startup {
+        /// An installation that may be stopped.
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+    },
 }
 
 /// What a bench is told.
@@ -69,6 +76,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     );
     let figures: Vec<figure::Figure> = match bench {
         Bench::Connector(options) => connector::run(&setting, &options)?,
+        Bench::Startup { prefix } => startup::run(&setting, &prefix)?,
     };
     print!("{}", figure::table(&figures));
     if let Some(file) = arguments.json {
