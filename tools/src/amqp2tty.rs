@@ -174,7 +174,7 @@ mod tests {
         };
         let text = pretty(&delivery);
         assert!(
-            text.starts_with("a.b\u{fffd}[2J  [application/json, 20 bytes]\n  {\n    \"x\": [\n      1,\n"),
+            text.starts_with("a.b\u{fffd}[2J  [application/json, 21 bytes]\n  {\n    \"x\": [\n      1,\n"),
             "{text}"
         );
         assert!(!text.contains('\x1b'));
