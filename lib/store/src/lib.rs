@@ -19,6 +19,7 @@ pub mod page;
 pub mod probe;
 pub mod runs;
 mod sqlite;
+pub mod transfer;
 
 pub use accounts::{Account, Accounts, ApiKey, Role, Session};
 pub use alarms::{AlarmQuery, Alarms, Openness};

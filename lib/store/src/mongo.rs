@@ -14,6 +14,7 @@ mod maintain;
 mod metrics;
 mod outbox;
 mod runs;
+pub(crate) mod transfer;
 
 use std::time::Duration;
 
@@ -75,6 +76,13 @@ pub(crate) struct MongoDb {
 impl MongoDb {
     /// Connects, refuses databases of later versions and makes the indexes.
     pub(crate) async fn open(uri: &str, database: &str) -> Result<Self, StoreError> {
+        let store = Self::connect(uri, database).await?;
+        store.check_schema().await?;
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    async fn connect(uri: &str, database: &str) -> Result<Self, StoreError> {
         let mut options = within(async { ClientOptions::parse(uri).await }).await?;
         options.app_name.get_or_insert_with(|| "overstory".to_owned());
         options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
@@ -83,10 +91,12 @@ impl MongoDb {
         options.write_concern = Some(WriteConcern::majority());
         let client = Client::with_options(options)?;
         let database = client.database(database);
-        let store = Self { client, database, seen: Mutex::default(), series: Mutex::default() };
-        store.check_schema().await?;
-        within(indexes::create(&store.database)).await?;
-        Ok(store)
+        Ok(Self { client, database, seen: Mutex::default(), series: Mutex::default() })
+    }
+
+    /// Makes the indexes and collections that are missing.
+    async fn prepare(&self) -> Result<(), StoreError> {
+        within(indexes::create(&self.database)).await
     }
 
     fn collection(&self, name: &str) -> Collection<Document> {
@@ -105,8 +115,11 @@ impl MongoDb {
             meta.update_one(doc! { "_id": "schema" }, wanted).upsert(true).await?;
             meta.find_one(doc! { "_id": "schema" }).await
         };
-        let found = within(found).await?.and_then(|doc| doc.get_i64("version").ok()).unwrap_or_default();
-        let found = u32::try_from(found).unwrap_or(u32::MAX);
+        let found = within(found).await?.unwrap_or_default();
+        if found.get_bool(transfer::UNFINISHED).unwrap_or(false) {
+            return Err(StoreError::Failed("a copy into this database was not finished: start it again".into()));
+        }
+        let found = u32::try_from(found.get_i64("version").unwrap_or_default()).unwrap_or(u32::MAX);
         if found > SCHEMA { Err(StoreError::TooNew { found, known: SCHEMA }) } else { Ok(()) }
     }
 

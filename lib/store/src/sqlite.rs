@@ -17,6 +17,7 @@ mod readers;
 mod runs;
 mod schema;
 mod sql;
+pub(crate) mod transfer;
 mod writer;
 
 use std::path::{Path, PathBuf};

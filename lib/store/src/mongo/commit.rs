@@ -173,12 +173,7 @@ impl Batch<'_> {
         let new = self.new_series(&series);
         let counters = self.count_on(session, new.len()).await?;
         if !commit.seen.is_empty() {
-            let record = doc! {
-                "_id": int(counters.commit),
-                "at": commit.at.0,
-                "count": int(commit.seen.len() as u64),
-                "ids": binary(dedup::encode(&commit.seen)),
-            };
+            let record = seen_document(counters.commit, commit.at.0, dedup::encode(&commit.seen));
             self.store.collection(name::SEEN).insert_one(record).session(&mut *session).await?;
         }
         self.write_entities(session).await?;
@@ -329,9 +324,7 @@ impl Batch<'_> {
         for point in new {
             changed.remove(&point.series);
             let Some(described) = series.get(&point.series) else { continue };
-            let mut document = doc! { "_id": described.number };
-            document.extend(doc! { "entity": point.series.entity.as_str(), "metric": &point.series.metric });
-            document.extend(description(described));
+            let document = series_document(&point.series, described);
             bulk.insert(session, raw(&document)?).await?;
         }
         bulk.finish(session).await?;
@@ -368,17 +361,7 @@ impl Batch<'_> {
         let mut bulk = Bulk::inserts(&self.store.database, name::OUTBOX);
         let mut numbers = Vec::with_capacity(self.commit.outbox.len());
         for (number, message) in (first..).zip(&self.commit.outbox) {
-            let Outgoing { exchange, routing_key, message_id, content_type, headers, body } = message;
-            let headers: Vec<Bson> = headers.iter().map(|(key, value)| Bson::from(vec![key, value])).collect();
-            let document = doc! {
-                "_id": int(number),
-                "exchange": exchange,
-                "routing_key": routing_key,
-                "message_id": message_id,
-                "content_type": content_type,
-                "headers": headers,
-                "body": binary(body.clone()),
-            };
+            let document = outbox_document(number, message);
             bulk.insert(session, raw(&document)?).await?;
             numbers.push(number);
         }
@@ -394,10 +377,34 @@ struct Counters {
 }
 
 /// The published document and what the index of settled alarms needs.
-fn alarm_document(write: &AlarmWrite) -> Result<mongodb::bson::RawDocumentBuf, StoreError> {
+pub(super) fn alarm_document(write: &AlarmWrite) -> Result<mongodb::bson::RawDocumentBuf, StoreError> {
     let mut document = raw(&write.alarm)?;
     document.append(cstr!("last_step"), write.alarm.last_step_at().0);
     Ok(document)
+}
+
+pub(super) fn outbox_document(number: u64, message: &Outgoing) -> Document {
+    let Outgoing { exchange, routing_key, message_id, content_type, headers, body } = message;
+    let headers: Vec<Bson> = headers.iter().map(|(key, value)| Bson::from(vec![key, value])).collect();
+    doc! {
+        "_id": int(number),
+        "exchange": exchange,
+        "routing_key": routing_key,
+        "message_id": message_id,
+        "content_type": content_type,
+        "headers": headers,
+        "body": binary(body.clone()),
+    }
+}
+
+pub(super) fn series_document(key: &SeriesKey, described: &Described) -> Document {
+    let mut document = doc! { "_id": described.number, "entity": key.entity.as_str(), "metric": &key.metric };
+    document.extend(description(described));
+    document
+}
+
+pub(super) fn seen_document(number: u64, at: i64, ids: Vec<u8>) -> Document {
+    doc! { "_id": int(number), "at": at, "count": int(ids.len() as u64 / 16), "ids": binary(ids) }
 }
 
 fn description(described: &Described) -> Document {

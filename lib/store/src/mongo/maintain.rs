@@ -254,7 +254,7 @@ impl<'a> Writes<'a> {
     }
 }
 
-fn total_document(start: i64, series: i64, total: &Total) -> Document {
+pub(super) fn total_document(start: i64, series: i64, total: &Total) -> Document {
     let Total { count, sum, min, max, last, last_at } = *total;
     doc! {
         "start": start, "series": series, "count": int(count),

@@ -38,7 +38,7 @@ impl Outbox for MongoDb {
     }
 }
 
-fn entry(document: Document) -> Result<OutboxEntry, StoreError> {
+pub(super) fn entry(document: Document) -> Result<OutboxEntry, StoreError> {
     let number = document.get_i64("_id").unwrap_or(0);
     let bad = |error: mongodb::bson::error::Error| damaged("outbox", number, error);
     let text = |key: &str| document.get_str(key).map(str::to_owned).map_err(bad);

@@ -102,7 +102,8 @@ fn write(
             dedup::encode(&commit.seen)
         ])?;
     }
-    write_entities(transaction, learned, &commit.entities)?;
+    let numbers = write_entities(transaction, &commit.entities)?;
+    learned.entities.extend(commit.entities.iter().map(|entity| entity.id.clone()).zip(numbers));
     write_heard_of(transaction, caches, learned, &commit.heard_of)?;
     // An alarm that ends makes room for the next one of its entity, in whatever order they are listed.
     let (new, changed): (Vec<_>, Vec<_>) = commit.alarms.iter().partition(|alarm| alarm.is_new);
@@ -133,7 +134,9 @@ impl Learned {
     }
 }
 
-fn write_entities(transaction: &Transaction<'_>, learned: &mut Learned, entities: &[Entity]) -> Result<(), StoreError> {
+/// Returns the numbers of the entities.
+pub(super) fn write_entities(transaction: &Transaction<'_>, entities: &[Entity]) -> Result<Vec<i64>, StoreError> {
+    let mut numbers = Vec::with_capacity(entities.len());
     let mut put = transaction.prepare_cached(
         "INSERT INTO entities (id, name, kind, component, doc) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
          name = excluded.name, kind = excluded.kind, component = excluded.component, doc = excluded.doc RETURNING n",
@@ -145,9 +148,9 @@ fn write_entities(transaction: &Transaction<'_>, learned: &mut Learned, entities
         let values = params![entity.id.as_str(), entity.name, entity.kind.name(), entity.component, doc];
         let number: i64 = put.query_row(values, |row| row.get(0))?;
         hear.execute([number, entity.last_event_date.0])?;
-        learned.entities.push((entity.id.clone(), number));
+        numbers.push(number);
     }
-    Ok(())
+    Ok(numbers)
 }
 
 fn write_heard_of(
@@ -175,7 +178,7 @@ fn write_heard_of(
     Ok(())
 }
 
-fn write_alarm(transaction: &Transaction<'_>, write: &AlarmWrite) -> Result<(), StoreError> {
+pub(super) fn write_alarm(transaction: &Transaction<'_>, write: &AlarmWrite) -> Result<(), StoreError> {
     let alarm = &write.alarm;
     let v = &alarm.v;
     let doc = serde_json::to_string(alarm).map_err(|error| damaged("alarms", &alarm.id.0, &error))?;

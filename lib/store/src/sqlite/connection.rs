@@ -82,7 +82,7 @@ fn tune(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn sync_directory(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()?;
     dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
