@@ -164,6 +164,53 @@ async fn an_idle_process_publishes_its_statistics() {
     assert_eq!([first.stop().await, second.stop().await], [Some(0); 2]);
 }
 
+/// The example of docs/EVENTS.md, on a durable queue: what happened while it was away comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_subscriber_prints_every_change() {
+    let rig = Rig::new(broker::shared().unwrap());
+    let engines = rig.start(0);
+    engines.is_ready().await;
+    // Debian's, for which Debian has pika.
+    let subscribe = |count: &str| {
+        let mut command = std::process::Command::new("/usr/bin/python3");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/subscriber.py"));
+        command.args(["--port", &rig.amqp.port.to_string(), "--vhost", &rig.amqp.vhost, "--user", &rig.amqp.user]);
+        command.arg("--password-file").arg(rig.home().resolve("etc/secrets/amqp"));
+        command.args(["--queue", "night-shift", "--key", "*.*.*.resource.host1.a", "--count", count]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let first = subscribe("1");
+    // Published again and again until the queue is there to take the notice of a change.
+    let mut published = 0;
+    let output = tokio::task::spawn_blocking(|| first.wait_with_output().unwrap());
+    while !output.is_finished() {
+        published += 1;
+        rig.events(&[check("a", 1 + u8::try_from(published % 2).unwrap()), check("b", 1)]).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(published < 300, "the subscriber got nothing");
+    }
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    rig.events(&[check("a", 0), check("a", 3)]).await;
+    let last = published + 2;
+    let store = rig.store().await;
+    wait_for("the last event", async || {
+        rig.alarm(&store, "a/host1").await.is_some_and(|alarm| alarm.v.events_count == last)
+    })
+    .await;
+    let changes = rig.alarm(&store, "a/host1").await.unwrap().v.total_state_changes;
+    let mut second = subscribe(&changes.to_string());
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(second.stdout.take().unwrap()));
+    let wanted = tokio::task::spawn_blocking(move || {
+        lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("stateinc a/host1 ok -> critical"))).is_some()
+    });
+    assert!(tokio::time::timeout(DEADLINE, wanted).await.unwrap().unwrap());
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert_eq!(engines.stop().await, Some(0));
+}
+
 #[test]
 fn a_configuration_that_cannot_be_used_is_named_before_anything_starts() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
