@@ -221,12 +221,7 @@ impl Authenticator {
     }
 
     /// Checks a name and a password, at the price of one hash whatever the name.
-    async fn check_password(
-        &self,
-        name: &str,
-        password: String,
-        address: Option<IpAddr>,
-    ) -> Result<Account, ApiError> {
+    async fn check_password(&self, name: &str, password: String, address: Option<IpAddr>) -> Result<Account, ApiError> {
         let now = self.clock.now();
         if let Some(seconds) = self.throttle.wait(name, address, now) {
             return Err(ApiError::too_many_attempts(seconds));

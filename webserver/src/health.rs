@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::broker::QueueLength;
+use crate::engines::EngineMap;
 use crate::state::{AppState, Ports};
 
 /// How long an answer stands.
@@ -149,25 +150,27 @@ impl HealthCache {
 
 async fn check(state: &AppState) -> Health {
     let now = state.ports.clock.now().secs();
-    let Ports { broker, stores, .. } = state.ports.clone();
+    let Ports { broker, stores, engines, .. } = state.ports.clone();
     let runs = stores.runs;
     let asked = state.shared.runtime().spawn(async move {
         tokio::join!(
             tokio::time::timeout(PATIENCE, broker.queues()),
             tokio::time::timeout(PATIENCE, runs.list(now, RUN_MAX_AGE_S)),
+            tokio::task::spawn_blocking(move || engines()),
         )
     });
-    let (queues, runs) = match asked.await {
-        Ok((queues, runs)) => (
+    let (queues, runs, engines) = match asked.await {
+        Ok((queues, runs, engines)) => (
             flat(queues, "the broker does not answer", Clone::clone),
             flat(runs, "the store does not answer", |error| overstory_runtime::program::chain(error)),
+            engines.unwrap_or_default(),
         ),
         Err(error) => {
             tracing::error!(%error, "health check failed");
-            (None, None)
+            (None, None, EngineMap::new())
         }
     };
-    describe(stores.name, now, queues, runs)
+    describe(stores.name, now, queues, runs, &engines)
 }
 
 /// What was answered in time; why not goes to the log.
@@ -190,6 +193,7 @@ fn describe(
     now: Timestamp,
     queues: Option<Vec<QueueLength>>,
     runs: Option<Vec<EngineRun>>,
+    configured: &EngineMap,
 ) -> Health {
     let services = vec![
         ServiceHealth { name: "RabbitMQ".to_owned(), is_running: queues.is_some() },
@@ -197,37 +201,30 @@ fn describe(
     ];
     let queues = queues.unwrap_or_default();
     let runs = runs.unwrap_or_default();
-    let names: BTreeSet<&str> = runs.iter().map(|run| run.engine.as_str()).collect();
+    // One that is configured and does not report is shown too: it does not run.
+    let reporting = runs.iter().map(|run| run.engine.as_str());
+    let names: BTreeSet<&str> = configured.keys().map(String::as_str).chain(reporting).collect();
     let parameters = names.iter().map(|name| ((*name).to_owned(), engine_health(name, &runs, &queues)));
     let waiting = |queue: &QueueLength| u64::from(queue.messages);
     Health {
         services,
-        engines: Engines { graph: graph(&names), parameters: parameters.collect() },
+        engines: Engines { graph: graph(&names, configured), parameters: parameters.collect() },
         max_queue_length: MAX_QUEUE_LENGTH,
         max_messages_length: queues.iter().filter(|queue| queue.name != DEAD).map(waiting).sum(),
         queues,
         runs: runs.into_iter().map(run_view).collect(),
-        has_invalid_engines_order: false,
+        has_invalid_engines_order: configured.values().flatten().any(|next| !configured.contains_key(next)),
         time: now.0,
     }
 }
 
 const DEAD: &str = overstory_amqp::topology::ENGINE_DEAD;
 const COLLECTD_ENGINE: &str = "collectdgw";
-/// The order in which the engines of a process hand events on; others stand beside it.
-const CHAIN: [&str; 8] =
-    ["cleaner", "event_filter", "context", "pbehavior", "alarms", "metrics", "services", "scenarios"];
 
-fn graph(names: &BTreeSet<&str>) -> Graph {
-    let chain: Vec<_> = CHAIN.into_iter().filter(|name| names.contains(name)).collect();
-    let edge = |from: &str, to: &str| Edge { from: from.to_owned(), to: to.to_owned() };
-    let mut edges: Vec<_> = chain.windows(2).map(|pair| edge(pair[0], pair[1])).collect();
-    if names.contains(COLLECTD_ENGINE)
-        && let Some(first) = chain.iter().find(|name| ["context", "metrics"].contains(name))
-    {
-        edges.push(edge(COLLECTD_ENGINE, first));
-    }
-    Graph { nodes: names.iter().map(|name| (*name).to_owned()).collect(), edges }
+fn graph(names: &BTreeSet<&str>, configured: &EngineMap) -> Graph {
+    let edge = |(from, to): (&String, &String)| Edge { from: from.clone(), to: to.clone() };
+    let edges = configured.iter().flat_map(|(from, next)| next.iter().map(move |to| (from, to)));
+    Graph { nodes: names.iter().map(|name| (*name).to_owned()).collect(), edges: edges.map(edge).collect() }
 }
 
 fn engine_health(name: &str, runs: &[EngineRun], queues: &[QueueLength]) -> EngineHealth {

@@ -8,6 +8,7 @@ pub mod auth;
 mod body;
 pub mod broker;
 pub mod config;
+pub mod engines;
 mod error;
 mod health;
 mod incoming;

@@ -1,8 +1,6 @@
 //! What the web server counts about itself.
 
-use overstory_runtime::prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, Result,
-};
+use overstory_runtime::prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, Result};
 
 /// The counters. Label sets are bounded: routes are patterns, never paths.
 #[derive(Debug, Clone)]
@@ -38,10 +36,7 @@ impl Metrics {
                 HistogramOpts::new(name("request_seconds"), "seconds from request to answer").buckets(buckets),
                 &["route"],
             )?,
-            events: IntCounterVec::new(
-                Opts::new(name("events_total"), "events by what became of them"),
-                &["outcome"],
-            )?,
+            events: IntCounterVec::new(Opts::new(name("events_total"), "events by what became of them"), &["outcome"])?,
             in_flight: IntGauge::new(name("requests_in_flight"), "requests being answered")?,
             spool_bytes: IntGauge::new(name("spool_bytes"), "bytes of events that wait for the broker")?,
             broker_connected: IntGauge::new(name("broker_connected"), "whether the publisher is connected")?,

@@ -26,7 +26,7 @@ use crate::config::{self, Settings};
 use crate::metrics::Metrics;
 use crate::state::{AppState, Ports, Stores};
 use crate::supervised::PrefixServices;
-use crate::{openapi, server};
+use crate::{engines, openapi, server};
 
 /// Threads for everything but the handlers.
 const RUNTIME_THREADS: usize = 2;
@@ -105,15 +105,19 @@ async fn serve(home: Home, address: SocketAddr, configuration: Configuration, sh
     let listener = bind(address)?;
     let (registry, ready) = (Registry::new(), Ready::new(&[STORE]));
     let metrics = Metrics::register(&registry)?;
-    admin::start(settings.admin_listen, registry, ready.clone(), shutdown.clone())
-        .await
-        .map_err(|error| format!("{error}; [admin] listen in {} changes it", home.config_file(config::FILE).display()))?;
+    admin::start(settings.admin_listen, registry, ready.clone(), shutdown.clone()).await.map_err(|error| {
+        format!("{error}; [admin] listen in {} changes it", home.config_file(config::FILE).display())
+    })?;
     let Some(stores) = open_store(&store, &home, &shutdown).await? else { return Ok(()) };
     let publisher = start_publisher(&home, &amqp, &settings, shutdown.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = Ports {
         stores: stores.clone(),
         sink: Arc::new(publisher.clone()),
+        engines: Arc::new({
+            let home = home.clone();
+            move || engines::read(&home)
+        }),
         broker: Arc::new(AmqpWatch::new(amqp)),
         services: Arc::new(PrefixServices::new(home.root().to_owned())),
         clock,
@@ -193,7 +197,11 @@ async fn look_after(accounts: Arc<dyn Accounts>, ready: Ready, publisher: Publis
         let answer = tokio::time::timeout(LOOK_EVERY, accounts.role(permission::ADMIN_ROLE)).await;
         let fine = matches!(answer, Ok(Ok(_)));
         if fine != reported {
-            if fine { tracing::info!("store is back") } else { tracing::warn!("store does not answer") }
+            if fine {
+                tracing::info!("store is back")
+            } else {
+                tracing::warn!("store does not answer")
+            }
             reported = fine;
         }
         ready.set(STORE, fine);

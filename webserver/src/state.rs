@@ -6,13 +6,14 @@ use overstory_model::Clock;
 use overstory_model::credential::PasswordError;
 use overstory_runtime::Shutdown;
 use overstory_runtime::admin::Ready;
-use overstory_store::{Accounts, Alarms, Entities, EngineRuns, Metrics as MetricStore};
+use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricStore};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
 use crate::broker::BrokerWatch;
 use crate::config::Settings;
+use crate::engines::EngineMap;
 use crate::health::HealthCache;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
@@ -46,6 +47,8 @@ pub struct Ports {
     pub stores: Stores,
     /// Where events go.
     pub sink: Arc<dyn EventSink>,
+    /// The engines as they are configured now.
+    pub engines: Arc<dyn Fn() -> EngineMap + Send + Sync>,
     /// The broker's state.
     pub broker: Arc<dyn BrokerWatch>,
     /// The supervised services.

@@ -37,9 +37,8 @@ pub fn hash_password(password: &str) -> Result<String, PasswordError> {
         return Err(PasswordError::Length);
     }
     let salt: [u8; 16] = rand::random();
-    let hash: PasswordHash = Argon2::default()
-        .hash_password_with_salt(password.as_bytes(), &salt)
-        .map_err(|_| PasswordError::Hashing)?;
+    let hash: PasswordHash =
+        Argon2::default().hash_password_with_salt(password.as_bytes(), &salt).map_err(|_| PasswordError::Hashing)?;
     Ok(hash.to_string())
 }
 

@@ -119,7 +119,10 @@ mod tests {
         assert!(accounts.api_key(&token_hash(&made)).await.unwrap().is_some());
         let removed = key(&home, Command::Remove { id: id.clone() }).await.unwrap();
         assert_eq!(removed, format!("key {id} of admin is gone\n"));
-        assert_eq!(key(&home, Command::Remove { id }).await.unwrap_err(), format!("there is no key {}", &token_hash(&made)[..SHOWN]));
+        assert_eq!(
+            key(&home, Command::Remove { id }).await.unwrap_err(),
+            format!("there is no key {}", &token_hash(&made)[..SHOWN])
+        );
         let second = key(&home, add("admin")).await.unwrap().trim().to_owned();
         key(&home, Command::Remove { id: second }).await.unwrap();
         assert_eq!(key(&home, Command::List { json: true }).await.unwrap(), "");

@@ -26,13 +26,11 @@ type RoleSpec = (&'static str, &'static str, &'static [(&'static str, u8)]);
 
 const ROLES: [RoleSpec; 3] = [
     (ADMIN_ROLE, "may do everything", ALL),
-    ("viewer", "may see everything and change nothing", &[
-        (ALARM_READ, CAN),
-        (ENTITY, READ),
-        (HEALTHCHECK, CAN),
-        (METRICS_READ, CAN),
-        (SERVICES, READ),
-    ]),
+    (
+        "viewer",
+        "may see everything and change nothing",
+        &[(ALARM_READ, CAN), (ENTITY, READ), (HEALTHCHECK, CAN), (METRICS_READ, CAN), (SERVICES, READ)],
+    ),
     ("sender", "may send events", &[(EVENT, CAN)]),
 ];
 

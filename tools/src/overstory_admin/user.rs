@@ -214,7 +214,8 @@ mod tests {
         let home = Home::at(dir.path());
         provision::run(&home, &mut Vec::new()).await.unwrap();
 
-        let made = user(&home, &format!("add eve --role viewer --role sender --password-file {}", file.display())).await;
+        let made =
+            user(&home, &format!("add eve --role viewer --role sender --password-file {}", file.display())).await;
         assert_eq!(made.unwrap(), "account eve was made\n");
         assert_eq!(user(&home, "add eve").await.unwrap_err(), "there is an account eve already");
         assert_eq!(user(&home, "add bob --role boss").await.unwrap_err(), "there is no role boss");

@@ -117,7 +117,12 @@ pub(super) async fn post_events(server: &Server, credentials: &Credentials, batc
     }
 }
 
-async fn exchange(stream: TcpStream, server: &Server, credentials: &Credentials, body: String) -> anyhow::Result<Answer> {
+async fn exchange(
+    stream: TcpStream,
+    server: &Server,
+    credentials: &Credentials,
+    body: String,
+) -> anyhow::Result<Answer> {
     let request = Request::builder().method(Method::POST).uri("/api/v4/event");
     let request = request.header(HOST, server.authority.as_str()).header(CONTENT_TYPE, "application/json");
     let request = match credentials {
@@ -154,11 +159,9 @@ mod tests {
 
     #[test]
     fn addresses_are_read_in_two_forms() {
-        for (text, authority) in [
-            ("localhost:8082", "localhost:8082"),
-            ("http://127.0.0.1:1/", "127.0.0.1:1"),
-            ("[::1]:8082", "[::1]:8082"),
-        ] {
+        for (text, authority) in
+            [("localhost:8082", "localhost:8082"), ("http://127.0.0.1:1/", "127.0.0.1:1"), ("[::1]:8082", "[::1]:8082")]
+        {
             assert_eq!(Server::parse(text).unwrap().authority, authority);
         }
         for text in ["", "host", "host:", ":1", "host:99999", "https://host:1", "http://u@h:1", "host:1/path"] {

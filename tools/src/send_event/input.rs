@@ -77,7 +77,10 @@ mod tests {
         let (a, b) = (filled(json!({"component": "a"})), filled(json!({"component": "b"})));
         let none = Map::new();
         assert_eq!(batches("{\"component\":\"a\"}", &none).unwrap(), [json!([a])]);
-        assert_eq!(batches("\u{feff}[{\"component\":\"a\"},\n{\"component\":\"b\"}]\n", &none).unwrap(), [json!([a, b])]);
+        assert_eq!(
+            batches("\u{feff}[{\"component\":\"a\"},\n{\"component\":\"b\"}]\n", &none).unwrap(),
+            [json!([a, b])]
+        );
         assert_eq!(batches("{\"component\":\"a\"}\n\n{\"component\":\"b\"}\n", &none).unwrap(), [json!([a, b])]);
         assert_eq!(batches("{\n\"component\": \"a\"\n}", &none).unwrap(), [json!([a])]);
     }

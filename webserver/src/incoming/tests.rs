@@ -105,8 +105,18 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 fn any_event() -> impl Strategy<Value = Map<String, Value>> {
     let names = [
-        "event_type", "connector", "connector_name", "component", "resource", "state", "long_output", "author",
-        "user_id", "source_type", "role", "other",
+        "event_type",
+        "connector",
+        "connector_name",
+        "component",
+        "resource",
+        "state",
+        "long_output",
+        "author",
+        "user_id",
+        "source_type",
+        "role",
+        "other",
     ];
     let name = proptest::sample::select(names.to_vec()).prop_map(str::to_owned);
     proptest::collection::btree_map(name, any_json(), 0..12).prop_map(|map| map.into_iter().collect())

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::entities::EntityView;
 use crate::body;
 use crate::error::ApiError;
-use crate::openapi::{ErrorBody, FieldErrors, StepSchema, AlarmValueSchema};
+use crate::openapi::{AlarmValueSchema, ErrorBody, FieldErrors, StepSchema};
 use crate::paging::{Listing, Meta};
 use crate::query::Parameters;
 use crate::state::AppState;

@@ -186,7 +186,8 @@ async fn a_login_takes_json_or_a_form_and_says_what_is_missing() {
     let answer = server.request("POST", "/api/v4/login", &form, Some(body.as_bytes())).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     for body in ["", "[]", "{\"username\": 5}", "{"] {
-        let answer = server.request("POST", "/api/v4/login", &["Content-Type: application/json"], Some(body.as_bytes()));
+        let answer =
+            server.request("POST", "/api/v4/login", &["Content-Type: application/json"], Some(body.as_bytes()));
         assert_eq!(answer.await.status, 400, "{body}");
     }
     let answer = server.request("POST", "/api/v4/login", &["Content-Type: text/plain"], Some(b"x")).await;

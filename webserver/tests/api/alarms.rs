@@ -173,9 +173,7 @@ async fn steps_come_in_pages_and_only_when_asked_for() {
     let author = "test-connector.test-connector-name";
     let state = json!({"_t": "stateinc", "t": NOW - 10, "a": author, "m": "O", "val": 3, "initiator": "external"});
     let status = json!({"_t": "statusinc", "t": NOW - 10, "a": author, "m": "O", "val": 1, "initiator": "external"});
-    let meta = |page: u32, per_page: u32, page_count: u32| {
-        json!({"page": page, "per_page": per_page, "page_count": page_count, "total_count": 2})
-    };
+    let meta = |page: u32, per_page: u32, page_count: u32| json!({"page": page, "per_page": per_page, "page_count": page_count, "total_count": 2});
     let steps = server.get("/api/v4/alarms/one/steps").await;
     assert_eq!(steps.pair(), (200, json!({"data": [state, status], "meta": meta(1, 10, 1)})));
     let second = server.get("/api/v4/alarms/one/steps?page=2&limit=1").await;

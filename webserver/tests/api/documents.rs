@@ -27,8 +27,7 @@ fn every_route_is_documented_and_every_documented_route_exists() {
         }
     }
     let table = routes::table();
-    let registered: BTreeSet<_> =
-        table.iter().map(|route| (route.method.to_string(), route.path.to_owned())).collect();
+    let registered: BTreeSet<_> = table.iter().map(|route| (route.method.to_string(), route.path.to_owned())).collect();
     assert_eq!(documented, registered);
     assert_eq!(registered.len(), table.len());
 }
@@ -36,8 +35,7 @@ fn every_route_is_documented_and_every_documented_route_exists() {
 #[test]
 fn only_the_named_routes_are_public_and_the_document_says_so() {
     let document: Value = serde_json::from_str(openapi::document()).unwrap();
-    let public: Vec<_> =
-        routes::table().into_iter().filter(|route| route.access == routes::Access::Public).collect();
+    let public: Vec<_> = routes::table().into_iter().filter(|route| route.access == routes::Access::Public).collect();
     let paths: Vec<_> = public.iter().map(|route| route.path).collect();
     assert_eq!(paths, ["/healthz", "/readyz", "/openapi.json", "/api/v4/login"]);
     for route in routes::table() {

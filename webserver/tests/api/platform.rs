@@ -31,6 +31,11 @@ async fn the_health_shows_services_engines_and_queues() {
         "is_running": true, "is_queue_overflown": true, "is_too_few_instances": false,
         "is_diff_instances_config": false
     });
+    let mut silent = engine.clone();
+    silent["instances"] = 0.into();
+    silent["time"] = 0.into();
+    silent["is_running"] = false.into();
+    silent["is_too_few_instances"] = true.into();
     let report = |engine: &str| {
         json!({"engine": engine, "instance": "h/amqp2engines-0", "active": true, "time": NOW - 5, "pid": 42,
             "events": 600, "errors": 1, "events_per_second": 10.0, "seconds_per_event": 0.001})
@@ -38,8 +43,8 @@ async fn the_health_shows_services_engines_and_queues() {
     let expected = json!({
         "services": [{"name": "RabbitMQ", "is_running": true}, {"name": "SQLite", "is_running": true}],
         "engines": {
-            "graph": {"nodes": ["alarms", "cleaner"], "edges": [{"from": "cleaner", "to": "alarms"}]},
-            "parameters": {"alarms": engine, "cleaner": engine}
+            "graph": {"nodes": ["alarms", "cleaner", "stats"], "edges": [{"from": "cleaner", "to": "alarms"}]},
+            "parameters": {"alarms": engine, "cleaner": engine, "stats": silent}
         },
         "queues": [
             {"name": "Engine_events", "messages": 10_001, "consumers": 2},
@@ -98,7 +103,7 @@ async fn the_web_server_answers_before_it_is_stopped() {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     while server.services.stop_signals.lock().unwrap().is_empty() {
         assert!(tokio::time::Instant::now() < deadline, "no stop signal");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let answer = server.put("/api/v4/services/webserver/restart").await;
     assert_eq!(answer.status, 202);

@@ -20,6 +20,7 @@ use overstory_store::open::{EngineSide, open_engines, open_web};
 use overstory_store::{Account, Accounts, Commit, Role};
 use overstory_webserver::broker::{BrokerWatch, QueueLength};
 use overstory_webserver::config::Settings;
+use overstory_webserver::engines::EngineMap;
 use overstory_webserver::metrics::Metrics;
 use overstory_webserver::server;
 use overstory_webserver::sink::{EventSink, Taken};
@@ -80,6 +81,10 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Server {
             name: "SQLite",
         },
         sink: sink.clone(),
+        engines: Arc::new(|| {
+            let next = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|to| (*to).to_owned()).collect());
+            EngineMap::from([next("cleaner", &["alarms"]), next("alarms", &[]), next("stats", &[])])
+        }),
         broker: broker.clone(),
         services: services.clone(),
         clock: clock.clone(),
@@ -92,20 +97,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Server {
     let address = listener.local_addr().unwrap();
     let state = web::Data::new(state);
     let task = tokio::spawn(server::serve(listener, state));
-    Server {
-        address,
-        clock,
-        sink,
-        broker,
-        services,
-        accounts,
-        engines,
-        ready,
-        shutdown,
-        registry,
-        task,
-        _dir: dir,
-    }
+    Server { address, clock, sink, broker, services, accounts, engines, ready, shutdown, registry, task, _dir: dir }
 }
 
 async fn provision(accounts: &dyn Accounts) {
