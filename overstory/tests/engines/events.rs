@@ -73,7 +73,10 @@ async fn what_is_malformed_is_laid_aside_with_its_reason_and_the_rest_is_done() 
     let bad = vec![
         (raw(b"{not json".to_vec()), "bad_json"),
         (raw(b"[1, 2]".to_vec()), "not_an_object"),
-        (raw(br#"{"connector": "c", "connector_name": "n", "component": "h", "state": NaN}"#.to_vec()), "invalid_state"),
+        (
+            raw(br#"{"connector": "c", "connector_name": "n", "component": "h", "state": NaN}"#.to_vec()),
+            "invalid_state",
+        ),
         (changed("state", "critical".into()), "invalid_state"),
         (changed("component", json!({"a": 1})), "wrong_type"),
         (changed("connector", Value::Null), "missing_connector"),
@@ -153,8 +156,8 @@ async fn an_idle_process_publishes_its_statistics() {
         let Ok(page) = store.metrics.series(&query).await else { return Vec::new() };
         page.items.into_iter().map(|series| series.key.entity.0).collect::<Vec<_>>()
     };
-    let expected =
-        ["alarms", "cleaner", "collectdgw", "context", "metrics", "stats"].map(|e| format!("Engine_{e}/here.example.org"));
+    let expected = ["alarms", "cleaner", "collectdgw", "context", "metrics", "stats"]
+        .map(|e| format!("Engine_{e}/here.example.org"));
     wait_for("the statistics of all engines", async || entities().await == expected).await;
     let now = overstory_model::Clock::now(&overstory_model::SystemClock).secs();
     let runs = async || store.runs.list(now, 60).await.unwrap();
