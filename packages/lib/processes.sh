@@ -12,11 +12,14 @@ is_our_supervisord() { # PID
 }
 
 our_processes() {
-    local dir pid
-    for dir in /proc/[0-9]*; do
-        pid=${dir#/proc/}
+    local file pid
+    # One search over all of them; only what is found is looked at more closely.
+    {
+        grep -lszxF -e "SUPERVISOR_SERVER_URL=unix://$prefix/var/run/supervisor.sock" /proc/[0-9]*/environ || true
+        grep -lszxF -e "$prefix/etc/supervisord.conf" /proc/[0-9]*/cmdline || true
+    } | while IFS=/ read -r _ _ pid file; do
         [ "$pid" = $$ ] || ! belongs_to_prefix "$pid" || printf '%s\n' "$pid"
-    done
+    done | sort -u
 }
 
 none_left() { [ -z "$(our_processes)" ]; }
