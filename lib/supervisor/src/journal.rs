@@ -17,6 +17,8 @@ pub const TAIL_BYTES: i64 = 128 * 1024;
 pub const CRASH_LOOP_STARTS: usize = 3;
 /// The time in which a crash loop is looked for.
 pub const CRASH_LOOP_WINDOW: Duration = Duration::from_secs(60);
+/// A program that runs shorter than this has not got over what ended it, in seconds.
+pub const CALM_SECONDS: i64 = 5;
 /// The time over which restarts are counted.
 pub const RESTART_WINDOW: Duration = Duration::from_secs(600);
 
@@ -83,14 +85,23 @@ pub struct History {
     pub restarts: usize,
     /// How it ended last.
     pub last_outcome: Option<ExitOutcome>,
+    /// Seconds that the longest run lasted which ended by itself within [`CRASH_LOOP_WINDOW`].
+    pub longest_recent_run: i64,
+    /// Seconds that the present run has lasted; 0 when it does not run.
+    pub present_run: i64,
 }
 
 impl History {
     /// Whether the program keeps dying, even when supervisord says RUNNING at this moment.
+    ///
+    /// One that has by now run twice as long as it did in any of the recent runs, and at least [`CALM_SECONDS`], has
+    /// got over what ended it.
     #[must_use]
-    pub const fn is_crash_loop(&self) -> bool {
+    pub fn is_crash_loop(&self) -> bool {
         // Restarts by an operator are starts without exits: they are no crash loop.
-        self.recent_starts >= CRASH_LOOP_STARTS && self.recent_exits + 1 >= CRASH_LOOP_STARTS
+        self.recent_starts >= CRASH_LOOP_STARTS
+            && self.recent_exits + 1 >= CRASH_LOOP_STARTS
+            && self.present_run < (2 * self.longest_recent_run).max(CALM_SECONDS)
     }
 }
 
@@ -121,22 +132,32 @@ impl Journal {
     #[must_use]
     pub fn history(&self, name: &str, now: i64) -> History {
         let mut history = History::default();
+        let mut started_at = None;
         for entry in &self.entries {
             let age = now.saturating_sub(entry.at + self.offset);
             let within = |window: Duration| u64::try_from(age).unwrap_or_default() < window.as_secs();
             match &entry.event {
                 Event::Spawned { name: n, .. } if n == name => {
                     history.recent_starts += usize::from(within(CRASH_LOOP_WINDOW));
+                    started_at = Some(entry.at);
                 }
                 Event::Exited { name: n, outcome } if n == name => {
                     history.recent_exits += usize::from(within(CRASH_LOOP_WINDOW));
                     history.restarts += usize::from(within(RESTART_WINDOW));
                     history.last_outcome = Some(outcome.clone());
+                    let run = started_at.take().map_or(0, |start| entry.at - start);
+                    if within(CRASH_LOOP_WINDOW) {
+                        history.longest_recent_run = history.longest_recent_run.max(run);
+                    }
                 }
-                Event::Stopped { name: n, outcome } if n == name => history.last_outcome = Some(outcome.clone()),
+                Event::Stopped { name: n, outcome } if n == name => {
+                    history.last_outcome = Some(outcome.clone());
+                    started_at = None;
+                }
                 _ => {}
             }
         }
+        history.present_run = started_at.map_or(0, |start| now.saturating_sub(start + self.offset).max(0));
         history
     }
 }

@@ -36,7 +36,7 @@ const AT: i64 = 1_795_240_806;
 #[test]
 fn exits_are_told_with_code_or_signal() {
     let journal = Journal::parse(LOG, &[info("web", 103, AT)]);
-    let web = journal.history("web", AT + 10);
+    let web = journal.history("web", AT + 3);
     assert_eq!(web.last_outcome, Some(ExitOutcome::Code(7)));
     assert_eq!((web.recent_starts, web.recent_exits, web.restarts), (3, 2, 2));
     assert!(web.is_crash_loop());
@@ -52,6 +52,19 @@ fn a_crash_loop_is_forgotten_after_a_minute() {
     let web = journal.history("web", AT + 70);
     assert_eq!((web.recent_starts, web.restarts), (0, 2));
     assert!(!web.is_crash_loop());
+}
+
+#[test]
+fn a_program_that_runs_longer_than_before_has_got_over_it() {
+    let journal = Journal::parse(LOG, &[info("web", 103, AT)]);
+    let web = journal.history("web", AT + 5);
+    assert_eq!((web.longest_recent_run, web.present_run, web.recent_starts), (2, 5, 3));
+    assert!(!web.is_crash_loop());
+    // A program that lives for twenty seconds each time has not.
+    let slow = "2026-11-21 06:00:00,000 INFO spawned: 'web' with pid 1\n2026-11-21 06:00:20,000 INFO exited: web (exit status 1)\n\
+        2026-11-21 06:00:20,000 INFO spawned: 'web' with pid 2\n2026-11-21 06:00:40,000 INFO exited: web (exit status 1)\n\
+        2026-11-21 06:00:40,000 INFO spawned: 'web' with pid 3\n";
+    assert!(Journal::parse(slow, &[]).history("web", AT + 44).is_crash_loop());
 }
 
 #[test]
