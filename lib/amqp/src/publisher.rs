@@ -7,6 +7,7 @@
 //! confirmed by the broker or on our disk. It may be sent twice, with the same message id.
 
 mod backlog;
+mod connection;
 mod flight;
 mod task;
 

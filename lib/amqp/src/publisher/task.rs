@@ -1,30 +1,30 @@
 //! The task that owns a publisher's connection.
 
+mod overflow;
+
 use std::collections::{HashSet, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Event, ExchangeKind};
+use futures_util::StreamExt;
+use lapin::Event;
 use overstory_model::clock::{Clock, SystemClock};
 use overstory_runtime::Shutdown;
 use overstory_runtime::backoff::Backoff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::backlog::{Backlog, encoded};
-use super::flight::{Command, Flight, Item, Origin, Outcome, Verdict, Waiter, enqueue_all};
+use super::backlog::Backlog;
+use super::connection::{Link, Up, knows, open};
+use super::flight::{Command, Flight, Item, Origin, Verdict, Waiter, enqueue_all};
 use super::{PublishError, PublisherOptions, Receipt, Shared};
 use crate::config::AmqpConfig;
 use crate::dead;
-use crate::error::{AmqpError, is_not_found};
+use crate::error::AmqpError;
 use crate::link;
-use crate::message::{Outgoing, cut};
+use crate::message::Outgoing;
 use crate::topology::Topology;
 
 /// A broker that leaves the oldest message unanswered for so long is treated as away, though it is connected.
@@ -33,23 +33,6 @@ const STALL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What a publisher whose handles are all gone may still take to finish.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// A connection in use.
-struct Up {
-    connection: Connection,
-    channel: Arc<Channel>,
-    events: Pin<Box<dyn Stream<Item = Event> + Send>>,
-    /// Exchanges that were seen to exist; publishing to another would cost the channel.
-    known: HashSet<String>,
-}
-
-type Opening = Pin<Box<dyn Future<Output = Result<Box<Up>, AmqpError>> + Send>>;
-
-enum Link {
-    Down { until: Instant },
-    Opening { since: Instant, opening: Opening },
-    Up(Box<Up>),
-}
 
 /// What the task was woken by.
 enum Wake {
@@ -360,72 +343,6 @@ impl Task {
         }
     }
 
-    /// Writes messages to the spool and gives their callers their receipts.
-    async fn spool(&mut self, items: Vec<Item>) {
-        let Some(backlog) = &mut self.backlog else { return };
-        if items.is_empty() {
-            return;
-        }
-        match backlog.append(items.iter().map(|item| encoded(&item.message)).collect()).await {
-            Ok(numbers) => {
-                let mut left = numbers.end - numbers.start;
-                for item in items {
-                    let outcome = if left > 0 { Ok(Receipt::Spooled) } else { Err(PublishError::SpoolFull) };
-                    item.waiter.finish(outcome);
-                    left = left.saturating_sub(1);
-                }
-            }
-            Err(error) => {
-                tracing::error!(publisher = self.name, %error, "cannot write the spool");
-                // The cause goes to the first caller; the others are refused with the same consequence.
-                let mut outcome: Outcome = Err(error.into());
-                for item in items {
-                    item.waiter.finish(std::mem::replace(&mut outcome, Err(PublishError::SpoolFull)));
-                }
-            }
-        }
-    }
-
-    /// Writes what is in flight from callers to the spool, where a confirmation will still find it. A message that was
-    /// `refused` goes first and is sent again later.
-    async fn spool_flights(&mut self, refused: Option<Item>) {
-        let Some(backlog) = &mut self.backlog else { return };
-        if refused.is_none() && !self.flights.iter().any(Flight::is_awaited) {
-            return;
-        }
-        let in_flight = self.flights.iter().filter(|flight| flight.is_awaited());
-        let messages = refused.iter().map(|item| &item.message).chain(in_flight.map(|flight| &flight.message));
-        let payloads = messages.map(encoded).collect();
-        let (mut numbers, error) = match backlog.append(payloads).await {
-            Ok(numbers) => (numbers, None),
-            Err(error) => (0..0, Some(error)),
-        };
-        let outcome = |number: Option<u64>| match number {
-            Some(_) => Ok(Receipt::Spooled),
-            None => Err(PublishError::SpoolFull),
-        };
-        if let Some(error) = &error {
-            tracing::error!(publisher = self.name, %error, "cannot write the spool");
-        }
-        if let Some(item) = refused {
-            let number = numbers.next();
-            item.waiter.finish(outcome(number));
-            if let Some(number) = number {
-                backlog.is_under_way(number);
-            }
-        }
-        for flight in self.flights.iter_mut().filter(|flight| flight.is_awaited()) {
-            let number = numbers.next();
-            let origin = number.map_or(Origin::Memory(Waiter::Nobody), Origin::Spool);
-            if let Origin::Memory(waiter) = std::mem::replace(&mut flight.origin, origin) {
-                waiter.finish(outcome(number));
-            }
-            if let Some(number) = number {
-                backlog.is_under_way(number);
-            }
-        }
-    }
-
     /// Fills the window.
     async fn send(&mut self) {
         let Link::Up(up) = &self.link else { return };
@@ -463,18 +380,6 @@ impl Task {
             && let Err(error) = backlog.advance().await
         {
             tracing::error!(publisher = self.name, %error, "cannot release spooled messages");
-        }
-    }
-
-    /// Once the pause after a refusal is over and everything under way is answered, the spool is read again.
-    fn retry_refused(&mut self) {
-        let over = self.rejecting_until.is_some_and(|until| Instant::now() >= until);
-        let under_way = self.flights.iter().any(|flight| matches!(flight.origin, Origin::Spool(_)));
-        if over && !under_way {
-            self.rejecting_until = None;
-            if let Some(backlog) = &mut self.backlog {
-                backlog.rewind();
-            }
         }
     }
 
@@ -583,28 +488,6 @@ impl Task {
         }
     }
 
-    /// A queue is full.
-    async fn refused(&mut self, message: Outgoing, origin: Origin) {
-        self.shared.rejected.fetch_add(1, Ordering::Relaxed);
-        match origin {
-            Origin::Direct(waiter, _) => waiter.finish(Err(PublishError::Rejected)),
-            Origin::Memory(waiter) if self.backlog.is_none() => waiter.finish(Err(PublishError::Rejected)),
-            Origin::Memory(waiter) => {
-                self.pause_for_refusal();
-                self.spool_flights(Some(Item { message, waiter })).await;
-            }
-            Origin::Spool(_) => self.pause_for_refusal(),
-        }
-    }
-
-    fn pause_for_refusal(&mut self) {
-        if self.rejecting_until.is_none() {
-            tracing::debug!(publisher = self.name, "a queue is full, spooling");
-            self.rejecting_until = Some(Instant::now() + self.rejections.next_delay());
-        }
-        self.open_window = 1;
-    }
-
     /// Says goodbye; what nobody answered goes to the spool.
     async fn end(mut self) {
         let mut unanswered = !self.queue.is_empty() || !self.direct.is_empty();
@@ -631,28 +514,6 @@ impl Task {
     }
 }
 
-/// Connects, declares the topology and opens a confirming channel.
-async fn open(config: AmqpConfig, name: String, topology: Topology) -> Result<Box<Up>, AmqpError> {
-    let connection = link::connect(&config, &name).await?;
-    link::declare(&connection, &topology).await?;
-    let channel = link::open_channel(&connection).await?;
-    link::reply("ask for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    let events = Box::pin(connection.events_listener());
-    Ok(Box::new(Up { connection, channel: Arc::new(channel), events, known: HashSet::new() }))
-}
-
-/// Waits for something to happen to the connection.
-async fn changed(link: &mut Link) -> Wake {
-    match link {
-        Link::Down { until } => {
-            tokio::time::sleep_until(*until).await;
-            Wake::Connect
-        }
-        Link::Opening { opening, .. } => Wake::Opened(opening.await),
-        Link::Up(up) => Wake::Event(up.events.next().await),
-    }
-}
-
 /// Waits for the oldest flight and takes all that are settled, in order.
 async fn settled(flights: &mut VecDeque<Flight>) -> Vec<Flight> {
     std::future::poll_fn(|context| {
@@ -665,21 +526,14 @@ async fn settled(flights: &mut VecDeque<Flight>) -> Vec<Flight> {
     .await
 }
 
-/// Whether the exchange exists; asked on a channel of its own, since the answer no ends it.
-async fn knows(up: &mut Up, topology: &Topology, exchange: &str) -> Result<bool, AmqpError> {
-    if topology.has_exchange(exchange) || up.known.contains(exchange) {
-        return Ok(true);
-    }
-    let channel = link::open_channel(&up.connection).await?;
-    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let looking = channel.exchange_declare(cut(exchange), ExchangeKind::Topic, options, FieldTable::default());
-    match link::reply("look for the exchange", looking).await {
-        Ok(()) => {
-            up.known.insert(exchange.to_owned());
-            link::reply("close a channel", channel.close(200, "seen".into())).await?;
-            Ok(true)
+/// Waits for something to happen to the connection.
+async fn changed(link: &mut Link) -> Wake {
+    match link {
+        Link::Down { until } => {
+            tokio::time::sleep_until(*until).await;
+            Wake::Connect
         }
-        Err(AmqpError::Broker { source, .. }) if is_not_found(&source) => Ok(false),
-        Err(error) => Err(error),
+        Link::Opening { opening, .. } => Wake::Opened(opening.await),
+        Link::Up(up) => Wake::Event(up.events.next().await),
     }
 }
