@@ -1,6 +1,6 @@
 //! A whole installation in a prefix of its own, made by the installer as an operator makes it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -16,6 +16,8 @@ use crate::repository;
 #[derive(Debug)]
 pub struct Stack {
     directory: TempDir,
+    /// Installations are heavy and share the system user: the tests of one machine take turns.
+    _turn: File,
 }
 
 impl Stack {
@@ -24,10 +26,12 @@ impl Stack {
     /// # Errors
     /// The installer failed; its output is in the error.
     pub fn install(options: &[&str]) -> anyhow::Result<Self> {
+        let turn = File::create(std::env::temp_dir().join("overstory-stack-tests.lock"))?;
+        turn.lock()?;
         let directory = tempfile::Builder::new().prefix("overstory-stack-").tempdir()?;
         // The system user has to pass through it.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        let stack = Self { directory };
+        let stack = Self { directory, _turn: turn };
         let output = stack.installer(options)?;
         ensure!(
             output.status.success(),
