@@ -15,6 +15,7 @@ use overstory_amqp::{
 use overstory_model::RoutingKey;
 use overstory_runtime::Shutdown;
 use overstory_testkit::broker::PrivateBroker;
+use overstory_testkit::mongo::MongoServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
@@ -44,8 +45,9 @@ pub(crate) struct Options {
     /// Seconds of the latency phase of each run.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Measure on this MongoDB instead of the embedded store, each run in a database of its own.
-    #[arg(long, value_name = "URI")]
+    /// Measure on MongoDB instead of the embedded store, each run in a database of its own: on the server at URI, or on
+    /// the stand-in that the tests use.
+    #[arg(long, value_name = "URI", num_args = 0..=1, default_missing_value = "")]
     mongodb: Option<String>,
 }
 
@@ -60,6 +62,13 @@ struct Run {
 
 /// Runs engines and peer in turn and returns the figures.
 pub(crate) fn run(setting: &Setting, options: &Options) -> Result<Vec<Figure>> {
+    let mut options = options.clone();
+    let stand_in = match options.mongodb.as_deref() {
+        Some("") => Some(MongoServer::start()?),
+        _ => None,
+    };
+    options.mongodb = stand_in.as_ref().map(MongoServer::uri).or(options.mongodb);
+    let options = &options;
     let broker = PrivateBroker::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (mut ours, mut peers) = (Vec::new(), Vec::new());

@@ -6,14 +6,22 @@ use std::time::Duration;
 use overstory_amqp::{Outgoing, fanout, topology};
 use overstory_model::RoutingKey;
 use overstory_store::{AlarmQuery, Openness, SeriesQuery};
-use overstory_testkit::broker;
+use overstory_testkit::{broker, mongo};
 use serde_json::{Value, json};
 
 use crate::rig::{DEADLINE, Rig, check, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_lives_and_subscribers_hear_of_it() {
-    let mut rig = Rig::new(broker::shared().unwrap());
+    alarm_lives(Rig::new(broker::shared().unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_on_mongodb_too() {
+    alarm_lives(Rig::on_mongodb(broker::shared().unwrap(), mongo::shared().unwrap())).await;
+}
+
+async fn alarm_lives(mut rig: Rig) {
     rig.set("ALARMS__ALARMS__RESOLVE_AFTER_S", "1");
     rig.set("AMQP2ENGINES__PROCESS__BEAT_S", "1");
     let engines = rig.start(0);

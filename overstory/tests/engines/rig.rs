@@ -10,7 +10,7 @@ use overstory_amqp::dead::{self, DeadLetter};
 use overstory_amqp::{AmqpConfig, Outgoing, Publisher, PublisherOptions, Receipt, SpoolOptions, topology};
 use overstory_model::{Alarm, EntityId, RoutingKey, Step};
 use overstory_runtime::{Home, Shutdown};
-use overstory_store::{PageRequest, StoreConfig, WebSide, open_web};
+use overstory_store::{PageRequest, StoreConfig, StoreKind, WebSide, open_web};
 use serde_json::Value;
 
 /// No condition takes longer than this to come true, on a busy machine.
@@ -22,6 +22,7 @@ pub(crate) struct Rig {
     pub(crate) amqp: AmqpConfig,
     publisher: Publisher,
     variables: Vec<(String, String)>,
+    store: StoreConfig,
 }
 
 /// One running process; killed when dropped.
@@ -54,7 +55,20 @@ impl Rig {
         let spool = SpoolOptions { dir: root.join("var/spool"), max_bytes: 256 << 20 };
         let options = PublisherOptions { spool: Some(spool), ..PublisherOptions::new("test") };
         let publisher = Publisher::start(amqp.clone(), options, Shutdown::new()).unwrap();
-        Self { dir, amqp, publisher, variables: Vec::new() }
+        let store = StoreConfig::embedded(root.join("var/lib/store"));
+        Self { dir, amqp, publisher, variables: Vec::new(), store }
+    }
+
+    /// The same on a database of a MongoDB server.
+    pub(crate) fn on_mongodb(amqp: AmqpConfig, store: StoreConfig) -> Self {
+        let mut rig = Self::new(amqp);
+        let StoreKind::MongoDb { uri, database } = &store.kind else { panic!("{store:?}") };
+        let etc = rig.home().etc();
+        fs::write(etc.join("secrets/mongodb-uri"), uri).unwrap();
+        fs::write(etc.join("store.conf"), format!("[store]\nkind = \"mongodb\"\n[mongodb]\ndatabase = {database:?}\n"))
+            .unwrap();
+        rig.store = store;
+        rig
     }
 
     /// Overrides a key of the configuration in the processes to be started.
@@ -104,8 +118,7 @@ impl Rig {
 
     /// The store as the web server reads it.
     pub(crate) async fn store(&self) -> WebSide {
-        let config = StoreConfig::embedded(self.dir.path().join("var/lib/store"));
-        open_web(&config, &self.home()).await.unwrap()
+        open_web(&self.store, &self.home()).await.unwrap()
     }
 
     /// The open alarm of an entity; `None` also while the store was not made yet.
