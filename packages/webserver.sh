@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# REST, web page, metrics; the accounts.
+# The REST API and its accounts.
 REQUIRES='home supervisord rabbitmq-server tools'
 DESCRIPTION='the web server and the accounts'
 

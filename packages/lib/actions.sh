@@ -118,7 +118,7 @@ closing_words() {
     fi
     if [ "$owner" != "$(id -un)" ]; then printf '  %-16s %s\n' 'runs as' "$owner"; fi
     if [ -f "$prefix/etc/supervisord.d/webserver.conf" ]; then
-        printf '  %-16s %s\n' 'web page, REST' "$(web_address)"
+        printf '  %-16s %s\n' 'REST API' "$(web_address)"
     fi
     if [ -f "$work/new-admin" ]; then
         printf '  %-16s %s\n' 'account' admin 'password' "$(cat "$prefix/etc/initial-admin-password")" \
@@ -158,6 +158,8 @@ pack() { # NAME
     mv -- "$to/packages/dist/install.sh" "$to/install.sh"
     rm -rf -- "$to/packages/dist" "$to/packages/lib/test.sh"
     cp -- "$(built_executable)" "$to/bin/overstory"
+    # Line tables are five sixths of it.
+    ! have strip || strip --strip-debug "$to/bin/overstory" || true
     for file in README.md CHANGELOG.md docs/OPERATIONS.md; do
         [ ! -f "$source_dir/$file" ] || cp -- "$source_dir/$file" "$to/$file"
     done
