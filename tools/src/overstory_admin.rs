@@ -14,6 +14,7 @@ use overstory_supervisor::privileges;
 mod dead;
 mod key;
 pub(crate) mod provision;
+mod store;
 pub(crate) mod user;
 
 /// Looks after an installation.
@@ -34,6 +35,9 @@ enum Command {
     Key(key::Command),
     /// Makes the store, the roles and the account `admin`, where they are missing
     Provision,
+    /// The store: what is in it, whether it is sound, moving it
+    #[command(subcommand)]
+    Store(store::Command),
     /// Accounts of the API
     #[command(subcommand)]
     User(user::Command),
@@ -65,6 +69,7 @@ fn execute(command: &Command, home: &Home) -> anyhow::Result<()> {
         Command::Dead(command) => dead::run(command, home, &mut io::stdout()),
         Command::Key(command) => program::block_on(key::run(command, home, &mut io::stdout())),
         Command::Provision => program::block_on(provision::run(home, &mut io::stdout())),
+        Command::Store(command) => program::block_on(store::run(command, home, &mut io::stdout())),
         Command::User(command) => program::block_on(user::run(command, home, &mut io::stdout())),
     }
 }
