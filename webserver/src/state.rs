@@ -6,14 +6,15 @@ use overstory_model::Clock;
 use overstory_model::credential::PasswordError;
 use overstory_runtime::Shutdown;
 use overstory_runtime::admin::Ready;
-use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricStore};
+use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricStore, PageRequest};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::Authenticator;
 use crate::broker::BrokerWatch;
 use crate::config::Settings;
 use crate::engines::EngineMap;
+use crate::error::ApiError;
 use crate::health::HealthCache;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
@@ -22,6 +23,11 @@ use crate::supervised::ServiceControl;
 
 /// Bodies of events that are read at the same time: with the limit of a body it bounds the memory they take.
 const EVENT_BODIES: usize = 4;
+
+/// Long lists that are put together at the same time: one of 10,000 alarms takes tens of megabytes.
+const LONG_LISTS: usize = 2;
+/// A page of more items is a long list.
+const SHORT_LIST: u32 = 200;
 
 /// The aggregates of the store that the API reads, and the accounts.
 #[derive(Clone)]
@@ -73,6 +79,7 @@ pub struct AppState {
     pub health: HealthCache,
     /// Turns to read bodies of events.
     pub event_bodies: Semaphore,
+    long_lists: Semaphore,
     /// What has to be in place to serve requests.
     pub ready: Ready,
     /// The wish to stop.
@@ -95,7 +102,31 @@ impl AppState {
         let accounts = Arc::clone(&ports.stores.accounts);
         let clock = Arc::clone(&ports.clock);
         let auth = Authenticator::new(settings.auth.clone(), accounts, shared.clone(), clock, runtime)?;
-        let event_bodies = Semaphore::new(EVENT_BODIES);
-        Ok(Self { settings, ports, auth, shared, health: HealthCache::default(), event_bodies, ready, shutdown })
+        let (event_bodies, long_lists) = (Semaphore::new(EVENT_BODIES), Semaphore::new(LONG_LISTS));
+        Ok(Self {
+            settings,
+            ports,
+            auth,
+            shared,
+            health: HealthCache::default(),
+            event_bodies,
+            long_lists,
+            ready,
+            shutdown,
+        })
+    }
+
+    /// Waits for the turn to put a long list together; short ones need none.
+    ///
+    /// # Errors
+    /// 503 when too many are being put together.
+    pub(crate) async fn turn_to_list(&self, page: PageRequest) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
+        if page.paginate && page.limit <= SHORT_LIST {
+            return Ok(None);
+        }
+        match tokio::time::timeout(self.settings.answer_timeout, self.long_lists.acquire()).await {
+            Ok(turn) => turn.map(Some).map_err(ApiError::internal),
+            Err(_) => Err(ApiError::unavailable("Too many long lists at a time", "no turn for a long list")),
+        }
     }
 }

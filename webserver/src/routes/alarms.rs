@@ -153,6 +153,7 @@ pub struct Details {
 pub(super) async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let query = list_query(request.query_string(), &state)?;
     let page = query.page;
+    let _turn = state.turn_to_list(page).await?;
     let stores = state.ports.stores.clone();
     let (alarms, entities) = state
         .shared

@@ -65,6 +65,7 @@ pub struct EntityListing {
 pub(super) async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let query = list_query(request.query_string())?;
     let page = query.page;
+    let _turn = state.turn_to_list(page).await?;
     let entities = state.ports.stores.entities.clone();
     let found = state.shared.store(async move { entities.list(&query).await }).await?;
     let data: Vec<_> = found.items.into_iter().map(EntityView::new).collect();

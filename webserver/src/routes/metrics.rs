@@ -150,6 +150,7 @@ pub(super) async fn query(request: HttpRequest, state: web::Data<AppState>) -> R
     };
     query.finish()?;
     let page = series_query.page;
+    let _turn = state.turn_to_list(page).await?;
     let metrics = state.ports.stores.metrics.clone();
     let found = state.shared.store(async move { metrics.series(&series_query).await }).await?;
     let data = found.items.into_iter().map(series_view).collect();

@@ -127,6 +127,15 @@ async fn a_stop_answers_what_is_in_flight_and_closes_what_is_idle() {
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_take_turns_and_all_of_them_are_answered() {
+    let server = start().await;
+    let lists = (0..20).map(|_| server.get("/api/v4/alarms?paginate=false"));
+    for answer in futures_util::future::join_all(lists).await {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+}
+
 fn in_flight(server: &crate::support::Server) -> bool {
     let families = server.registry.gather();
     let gauge = families.iter().find(|family| family.name().ends_with("requests_in_flight"));
