@@ -14,8 +14,6 @@ pub(crate) enum Target {
     AtLeast(f64),
     /// Ours divided by the peer's is at most this.
     RatioAtMost(f64),
-    /// Ours divided by the peer's is at least this.
-    RatioAtLeast(f64),
 }
 
 /// One measured figure.
@@ -79,8 +77,7 @@ impl Figure {
             (Some(Target::AtMost(limit)), _) => self.ours <= limit,
             (Some(Target::AtLeast(limit)), _) => self.ours >= limit,
             (Some(Target::RatioAtMost(limit)), Some(ratio)) => ratio <= limit,
-            (Some(Target::RatioAtLeast(limit)), Some(ratio)) => ratio >= limit,
-            (Some(Target::RatioAtMost(_) | Target::RatioAtLeast(_)), None) => false,
+            (Some(Target::RatioAtMost(_)), None) => false,
         }
     }
 }
@@ -113,9 +110,14 @@ pub(crate) fn table(figures: &[Figure]) -> String {
             Some(Target::AtMost(limit)) => format!("<= {}", number(limit)),
             Some(Target::AtLeast(limit)) => format!(">= {}", number(limit)),
             Some(Target::RatioAtMost(limit)) => format!("ratio <= {limit:.2}"),
-            Some(Target::RatioAtLeast(limit)) => format!("ratio >= {limit:.2}"),
         };
-        let met = if figure.target.is_none() { "" } else if figure.is_met() { "yes" } else { "NO" };
+        let met = if figure.target.is_none() {
+            ""
+        } else if figure.is_met() {
+            "yes"
+        } else {
+            "NO"
+        };
         let _ = writeln!(
             text,
             "{:width$}  {:>12} {:>12}  {:<28} {:>7}  {:<16} {met}",
@@ -145,8 +147,7 @@ mod tests {
 
     #[test]
     fn ratios_are_medians_of_pairs() {
-        let figure =
-            Figure::paired("x", "us", &[1.0, 9.0, 3.0], "p", &[2.0, 3.0, 3.0], Some(Target::RatioAtMost(1.0)));
+        let figure = Figure::paired("x", "us", &[1.0, 9.0, 3.0], "p", &[2.0, 3.0, 3.0], Some(Target::RatioAtMost(1.0)));
         assert_eq!(figure.ratio, Some(1.0));
         assert!(figure.is_met());
         assert!(table(&[figure]).contains("yes"));

@@ -37,7 +37,14 @@ pub(crate) fn run(setting: &Setting, prefix: &Path) -> anyhow::Result<Vec<Figure
     Ok(vec![
         Figure::paired("hypcontrol start, cold to ready", "s", &whole, "its broker alone, to AMQP", &broker, None),
         Figure::alone("the same, beyond the broker alone", "s", &more, Some(Target::AtMost(3.0))),
-        Figure::paired("service webserver status", "ms", &ours, "supervisorctl status", &theirs, Some(Target::AtMost(20.0))),
+        Figure::paired(
+            "service webserver status",
+            "ms",
+            &ours,
+            "supervisorctl status",
+            &theirs,
+            Some(Target::AtMost(20.0)),
+        ),
     ])
 }
 
