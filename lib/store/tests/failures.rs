@@ -219,7 +219,10 @@ async fn a_page_of_rubbish_is_an_error_and_no_answer() {
         file.seek(SeekFrom::Start(page * 4096)).unwrap();
         file.write_all(&[0x5a; 4096]).unwrap();
     }
-    let query = overstory_store::AlarmQuery { page: overstory_store::PageRequest { page: 1, limit: 500, paginate: true }, ..Default::default() };
+    let query = overstory_store::AlarmQuery {
+        page: overstory_store::PageRequest { page: 1, limit: 500, paginate: true },
+        ..Default::default()
+    };
     let error = web(&config).await.alarms.list(&query).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
 }

@@ -101,8 +101,7 @@ async fn everything(config: &StoreConfig) -> String {
     let outbox = store.outbox.pending(100).await.unwrap();
     let seen = store.engines.seen(&[message(1), message(2), message(3)]).await.unwrap();
     let runs = store.runs.list(Timestamp(NOW), 10).await.unwrap();
-    let (accounts, session) =
-        (web.accounts.accounts().await.unwrap(), web.accounts.session("t").await.unwrap());
+    let (accounts, session) = (web.accounts.accounts().await.unwrap(), web.accounts.session("t").await.unwrap());
     format!(
         "{alarms:#?}{ended:#?}{steps:#?}{entities:#?}{series:#?}{points:#?}{outbox:#?}{seen:?}{runs:#?}\
          {accounts:#?}{session:#?}"
@@ -143,7 +142,8 @@ async fn a_copy_there_and_back_holds_the_same() {
 #[tokio::test]
 async fn a_copy_does_not_overwrite_and_is_not_made_of_a_store_in_use() {
     let dir = tempfile::tempdir().unwrap();
-    let (full, other) = (StoreConfig::embedded(dir.path().join("full")), StoreConfig::embedded(dir.path().join("other")));
+    let (full, other) =
+        (StoreConfig::embedded(dir.path().join("full")), StoreConfig::embedded(dir.path().join("other")));
     fill(&full).await;
     let server = database().await;
 

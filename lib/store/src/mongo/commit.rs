@@ -1,6 +1,6 @@
 //! One transaction per batch of events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use mongodb::ClientSession;
@@ -272,10 +272,12 @@ impl Batch<'_> {
         unknown.dedup();
         let mut found = HashMap::new();
         for some in unknown.chunks(LOOKUP) {
-            let any: Vec<Document> =
-                some.iter().map(|key| doc! { "entity": key.entity.as_str(), "metric": &key.metric }).collect();
-            let mut cursor =
-                self.store.collection(name::SERIES).find(doc! { "$or": any }).session(&mut *session).await?;
+            // Both lists together may match more than the pairs that were asked for; that does no harm.
+            let entities: BTreeSet<&str> = some.iter().map(|key| key.entity.as_str()).collect();
+            let metrics: BTreeSet<&str> = some.iter().map(|key| key.metric.as_str()).collect();
+            let any = |names: BTreeSet<&str>| doc! { "$in": names.into_iter().collect::<Vec<_>>() };
+            let filter = doc! { "entity": any(entities), "metric": any(metrics) };
+            let mut cursor = self.store.collection(name::SERIES).find(filter).session(&mut *session).await?;
             while let Some(series) = cursor.next(session).await.transpose()? {
                 let (key, described) = series_of(&series);
                 found.insert(key, described);

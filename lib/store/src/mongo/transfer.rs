@@ -51,11 +51,8 @@ pub(crate) async fn read_all(store: &MongoDb, rows: &RowSender) -> Result<(), St
     .await?;
     let counters = store.collection(name::COUNTERS);
     let found = within(async { counters.find_one(doc! { "_id": "engines" }).await }).await?.unwrap_or_default();
-    let counters = Counters {
-        commit: count(&found, "commit"),
-        outbox: count(&found, "outbox"),
-        series: count(&found, "series"),
-    };
+    let counters =
+        Counters { commit: count(&found, "commit"), outbox: count(&found, "outbox"), series: count(&found, "series") };
     rows.send(Rows::Counters(counters)).await.map_err(|_| nobody_listens())?;
     each(store, name::SEEN, rows, Rows::Seen, |seen| {
         Ok(SeenRecord { n: count(&seen, "_id"), at: whole(&seen, "at"), ids: bytes(&seen, "ids").to_vec() })
@@ -269,11 +266,7 @@ impl Target {
         within(async { collection.insert_many(documents).await }).await.map(drop)
     }
 
-    async fn insert(
-        &self,
-        collection: &str,
-        documents: impl Iterator<Item = Document>,
-    ) -> Result<(), StoreError> {
+    async fn insert(&self, collection: &str, documents: impl Iterator<Item = Document>) -> Result<(), StoreError> {
         let documents: Vec<Document> = documents.collect();
         if documents.is_empty() {
             return Ok(());

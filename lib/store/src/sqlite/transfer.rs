@@ -19,7 +19,9 @@ use crate::commit::{AlarmWrite, Outgoing};
 use crate::error::StoreError;
 use crate::metrics::described::{Described, kind_number, kind_of};
 use crate::outbox::OutboxEntry;
-use crate::transfer::{BATCH, Block, Counters, RowSender, Rows, Run, SeenRecord, SeriesRow, TotalRow, Unit, nobody_listens};
+use crate::transfer::{
+    BATCH, Block, Counters, RowSender, Rows, Run, SeenRecord, SeriesRow, TotalRow, Unit, nobody_listens,
+};
 
 /// Where a copy is made before it takes the store's place.
 const UNFINISHED: &str = "unfinished-copy";
@@ -119,14 +121,19 @@ fn read_engines(connection: &Connection, rows: &RowSender) -> Result<(), StoreEr
             latest: at.zip(value),
         })
     })?;
-    each(connection, "SELECT bucket, shard, n, points FROM blocks ORDER BY bucket, shard, n", Rows::Blocks, &send, |row| {
-        Ok(Block { bucket: row.get(0)?, shard: row.get(1)?, n: row.get(2)?, points: row.get(3)? })
-    })?;
+    each(
+        connection,
+        "SELECT bucket, shard, n, points FROM blocks ORDER BY bucket, shard, n",
+        Rows::Blocks,
+        &send,
+        |row| Ok(Block { bucket: row.get(0)?, shard: row.get(1)?, n: row.get(2)?, points: row.get(3)? }),
+    )?;
     each(connection, "SELECT start, series, points FROM runs ORDER BY start, series", Rows::Runs, &send, |row| {
         Ok(Run { start: row.get(0)?, series: row.get(1)?, points: row.get(2)? })
     })?;
     let totals = |table: &str, wrap: fn(Vec<TotalRow>) -> Rows| {
-        let sql = format!("SELECT start, series, count, sum, min, max, last, last_at FROM {table} ORDER BY start, series");
+        let sql =
+            format!("SELECT start, series, count, sum, min, max, last, last_at FROM {table} ORDER BY start, series");
         each(connection, &sql, wrap, &send, |row| {
             Ok(TotalRow { start: row.get(0)?, series: row.get(1)?, total: total_of(row, 2)? })
         })

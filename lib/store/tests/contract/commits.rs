@@ -114,7 +114,7 @@ pub(crate) async fn a_second_open_alarm_of_an_entity_is_refused(fixture: &Fixtur
     store.engines.commit(UNIT, epoch, commit(both)).await.unwrap();
     let reopened = store.engines.commit(UNIT, epoch, commit(vec![changed(&first)])).await.unwrap_err();
     assert!(matches!(reopened, StoreError::Conflict(_)), "{reopened:?}");
-    assert_eq!(store.alarms.open_of(&[first.entity.clone()]).await.unwrap(), [second]);
+    assert_eq!(store.alarms.open_of(std::slice::from_ref(&first.entity)).await.unwrap(), [second]);
 }
 
 pub(crate) async fn an_alarm_that_is_not_new_must_exist(fixture: &Fixture) {

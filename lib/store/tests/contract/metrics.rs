@@ -120,7 +120,7 @@ pub(crate) async fn old_points_become_roll_ups_and_go(fixture: &Fixture) {
     let store = fixture.engines().await;
     let retention = Retention { raw_s: 86_400, five_minutes_s: 2 * 86_400, hours_s: 10 * 86_400 };
     // Two points each minute of one hour.
-    let points = (0..120).map(|n| point("web1", "cpu", START + n * 30_000, f64::from(n as i32))).collect();
+    let points = (0..120_i32).map(|n| point("web1", "cpu", START + i64::from(n) * 30_000, f64::from(n))).collect();
     put(&store, points).await;
     let raw = query(START, START + HOUR, None, Aggregate::Max);
     let hour = query(START, START + HOUR, Some(HOUR), Aggregate::Sum);
