@@ -7,6 +7,7 @@ mod accounts;
 mod alarms;
 mod bulk;
 mod commit;
+mod documents;
 mod entities;
 mod failure;
 mod indexes;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bulk::raw;
-use super::commit::int;
+use super::documents::int;
 use super::entities::collect;
 use super::failure::{parse, within};
 use super::{MongoDb, name};

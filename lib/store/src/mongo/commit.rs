@@ -4,22 +4,23 @@ use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use mongodb::ClientSession;
-use mongodb::bson::raw::cstr;
-use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, Document, doc, rawdoc};
+use mongodb::bson::{doc, rawdoc};
 use mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT;
 use mongodb::options::ReturnDocument;
 use overstory_model::ids::MessageId;
 use overstory_model::{SeriesKey, Timestamp};
 
 use super::bulk::{Bulk, raw};
+use super::documents::{
+    alarm_document, binary, description, int, outbox_document, seen_document, series_document, series_of,
+};
 use super::failure::{Attempt, within, within_store};
 use super::{MongoDb, Work, name};
-use crate::commit::{AlarmWrite, Commit, DEDUP_LIMIT, DEDUP_SECONDS, DEDUP_WINDOW, Engines, Epoch, Outgoing, Point};
+use crate::commit::{Commit, DEDUP_LIMIT, DEDUP_SECONDS, DEDUP_WINDOW, Engines, Epoch, Point};
 use crate::dedup::{self, WindowEnd};
 use crate::error::StoreError;
 use crate::metrics::codec;
-use crate::metrics::described::{Described, kind_number, kind_of};
+use crate::metrics::described::Described;
 
 /// Beyond this many entries the cache of series starts anew.
 const CACHE_LIMIT: usize = 200_000;
@@ -376,67 +377,4 @@ struct Counters {
     commit: u64,
     first_outbox: u64,
     first_series: u64,
-}
-
-/// The published document and what the index of settled alarms needs.
-pub(super) fn alarm_document(write: &AlarmWrite) -> Result<mongodb::bson::RawDocumentBuf, StoreError> {
-    let mut document = raw(&write.alarm)?;
-    document.append(cstr!("last_step"), write.alarm.last_step_at().0);
-    Ok(document)
-}
-
-pub(super) fn outbox_document(number: u64, message: &Outgoing) -> Document {
-    let Outgoing { exchange, routing_key, message_id, content_type, headers, body } = message;
-    let headers: Vec<Bson> = headers.iter().map(|(key, value)| Bson::from(vec![key, value])).collect();
-    doc! {
-        "_id": int(number),
-        "exchange": exchange,
-        "routing_key": routing_key,
-        "message_id": message_id,
-        "content_type": content_type,
-        "headers": headers,
-        "body": binary(body.clone()),
-    }
-}
-
-pub(super) fn series_document(key: &SeriesKey, described: &Described) -> Document {
-    let mut document = doc! { "_id": described.number, "entity": key.entity.as_str(), "metric": &key.metric };
-    document.extend(description(described));
-    document
-}
-
-pub(super) fn seen_document(number: u64, at: i64, ids: Vec<u8>) -> Document {
-    doc! { "_id": int(number), "at": at, "count": int(ids.len() as u64 / 16), "ids": binary(ids) }
-}
-
-fn description(described: &Described) -> Document {
-    let limits: Vec<Bson> = described.limits.iter().map(|limit| Bson::from(*limit)).collect();
-    doc! { "kind": kind_number(described.kind), "unit": described.unit.clone(), "limits": limits }
-}
-
-/// A series' key and description.
-pub(super) fn series_of(series: &Document) -> (SeriesKey, Described) {
-    let text = |key: &str| series.get_str(key).unwrap_or_default().to_owned();
-    let mut limits = [None; 4];
-    if let Ok(stored) = series.get_array("limits") {
-        for (limit, stored) in limits.iter_mut().zip(stored) {
-            *limit = stored.as_f64();
-        }
-    }
-    let described = Described {
-        number: series.get_i64("_id").unwrap_or(0),
-        kind: kind_of(series.get_i32("kind").unwrap_or(0)),
-        unit: series.get_str("unit").ok().map(str::to_owned),
-        limits,
-    };
-    (SeriesKey { entity: overstory_model::EntityId(text("entity")), metric: text("metric") }, described)
-}
-
-/// A count as the server stores it.
-pub(super) fn int(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-pub(super) fn binary(bytes: Vec<u8>) -> Binary {
-    Binary { subtype: BinarySubtype::Generic, bytes }
 }

@@ -7,7 +7,7 @@ use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 
 use super::bulk::{Bulk, raw, remove};
-use super::commit::{binary, int};
+use super::documents::{binary, int};
 use super::failure::{Attempt, within_store};
 use super::metrics::{bytes, total_of, whole};
 use super::{MongoDb, Work, name};

@@ -7,7 +7,7 @@ use mongodb::ClientSession;
 use mongodb::bson::{Bson, Document, doc};
 use overstory_model::{Millis, SeriesKey};
 
-use super::commit::series_of;
+use super::documents::series_of;
 use super::entities::contains;
 use super::failure::{Attempt, within_store};
 use super::{MongoDb, Work, name};

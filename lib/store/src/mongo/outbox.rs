@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
 
-use super::commit::int;
+use super::documents::int;
 use super::failure::{damaged, within};
 use super::{MongoDb, name};
 use crate::commit::Outgoing;

@@ -7,7 +7,7 @@ use overstory_model::{Alarm, Step};
 use serde::Serialize;
 
 use super::bulk::raw;
-use super::commit::{alarm_document, binary, int, outbox_document, seen_document, series_document, series_of};
+use super::documents::{alarm_document, binary, int, outbox_document, seen_document, series_document, series_of};
 use super::failure::{parse, within};
 use super::maintain::total_document;
 use super::metrics::{bytes, total_of, whole};

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,11 +27,15 @@ const CACHED_STATEMENTS: usize = 64;
 /// Opens a file for writing; makes it, its directory and its tables when they are not there.
 pub(super) fn create(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(unavailable)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unavailable)?;
     // Changing a new file to WAL mode does not wait for other processes that do the same; this lock does.
     let _lock =
         FileLock::acquire(&path.with_extension("lock")).map_err(|error| StoreError::Unavailable(error.into()))?;
     let is_new = !path.exists();
+    if is_new {
+        // Alarms and hashes of passwords are nobody else's business. The log gets the same mode.
+        File::options().write(true).create_new(true).mode(0o600).open(path).map_err(unavailable)?;
+    }
     open_to_write(path, schema).map_err(at(path)).inspect(|_| {
         if is_new && let Err(error) = sync_directory(dir) {
             tracing::warn!(%error, "cannot make the new database file's name durable");

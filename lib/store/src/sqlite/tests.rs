@@ -65,3 +65,13 @@ async fn the_log_is_emptied_when_nothing_is_written() {
     tokio::time::timeout(std::time::Duration::from_secs(60), emptied).await.unwrap();
     assert_eq!(db.pending(10).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn the_files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let db = EnginesDb::open(&dir.path().join("store")).unwrap();
+    db.take_epoch("unit", "test").await.unwrap();
+    let mode = |name: &str| dir.path().join(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("store"), mode("store/engines.db"), mode("store/engines.db-wal")), (0o700, 0o600, 0o600));
+}
