@@ -20,8 +20,8 @@ export RABBITMQ_PID_FILE="$prefix/var/run/rabbitmq.pid"
 export ERL_CRASH_DUMP="$prefix/var/log/rabbitmq/erl_crash.dump"
 export ERL_CRASH_DUMP_SECONDS=5
 export ERL_EPMD_ADDRESS=127.0.0.1
-# Nodes and tools talk to each other on the loopback interface alone; schedulers with nothing to do sleep, not spin.
-export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+# Nodes and tools talk to each other on the loopback interface alone.
+export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"
 export RABBITMQ_CTL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"
 # The Erlang cookie is kept here.
 export HOME="$prefix/var/lib/rabbitmq"

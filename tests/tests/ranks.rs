@@ -68,7 +68,11 @@ fn a_crate_depends_on_crates_of_a_lower_rank_only() {
     for (name, needs) in dependencies() {
         let rank = ranks.get(name.as_str()).unwrap_or_else(|| panic!("{name} has no rank: give it one"));
         for need in needs.iter().filter(|need| need.starts_with("overstory")) {
-            assert!(ranks[need.as_str()] < *rank, "{name} (rank {rank}) depends on {need} (rank {})", ranks[need.as_str()]);
+            assert!(
+                ranks[need.as_str()] < *rank,
+                "{name} (rank {rank}) depends on {need} (rank {})",
+                ranks[need.as_str()]
+            );
         }
     }
 }
@@ -125,7 +129,8 @@ fn without_tests(text: &str) -> &str {
 
 #[test]
 fn only_the_runtime_reads_the_environment_installs_handlers_and_exits() {
-    let forbidden = ["std::env::var", "env::var(", "env::vars", "env::args", "process::exit", "signal::unix", "ctrl_c("];
+    let forbidden =
+        ["std::env::var", "env::var(", "env::vars", "env::args", "process::exit", "signal::unix", "ctrl_c("];
     for path in shipped_sources() {
         let text = fs::read_to_string(&path).unwrap();
         for word in forbidden {

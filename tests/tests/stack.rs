@@ -22,7 +22,13 @@ fn resolve_quickly(stack: &Stack) {
     let text = fs::read_to_string(&file).unwrap();
     let changed: String = text
         .lines()
-        .map(|line| if line.starts_with("resolve_after_s") { "resolve_after_s = 3\n".to_owned() } else { line.to_owned() + "\n" })
+        .map(|line| {
+            if line.starts_with("resolve_after_s") {
+                "resolve_after_s = 3\n".to_owned()
+            } else {
+                line.to_owned() + "\n"
+            }
+        })
         .collect();
     assert_ne!(text, changed, "alarms.conf has no resolve_after_s");
     fs::write(file, changed).unwrap();
@@ -140,9 +146,11 @@ fn kill_9(pid: u64) {
 #[test]
 fn every_program_that_is_killed_comes_back_and_the_stack_is_whole() {
     let stack = Stack::install(&["--start"]).unwrap();
-    let programs = ["collectd", "amqp2engines:amqp2engines-0", "amqp2engines:amqp2engines-1", "webserver", "rabbitmq-server"];
+    let programs =
+        ["collectd", "amqp2engines:amqp2engines-0", "amqp2engines:amqp2engines-1", "webserver", "rabbitmq-server"];
     for program in programs {
-        let before = pid(&stack, program).unwrap().unwrap_or_else(|| panic!("{program} does not run: {:?}", stack.status()));
+        let before =
+            pid(&stack, program).unwrap().unwrap_or_else(|| panic!("{program} does not run: {:?}", stack.status()));
         kill_9(before);
         wait_for(&format!("{program} again"), seconds(60), || {
             Ok(pid(&stack, program)?.filter(|after| *after != before))
@@ -157,7 +165,7 @@ fn every_program_that_is_killed_comes_back_and_the_stack_is_whole() {
     kill_9(supervisord.trim().parse().unwrap());
     stack.call("hypcontrol", &["start"]).unwrap();
     let processes = stack.processes().unwrap();
-    for word in ["bin/webserver", "bin/collectd", "beam.smp", "supervisord"] {
+    for word in ["bin/webserver", "bin/collectd", "beam.smp", "/supervisord -c"] {
         let found: Vec<_> = processes.iter().filter(|(_, line)| line.contains(word)).collect();
         assert_eq!(found.len(), 1, "{word}: {processes:#?}");
     }
@@ -168,7 +176,8 @@ fn every_program_that_is_killed_comes_back_and_the_stack_is_whole() {
 fn passes_an_event(stack: &Stack, component: &str) {
     let event = json!({"connector": "test", "connector_name": "stack", "event_type": "check", "component": component,
         "source_type": "component", "state": 3, "output": "x"});
-    wait_for("the event is taken", seconds(30), || stack.call("send_event", &["-j", &event.to_string()]).map(Some)).unwrap();
+    wait_for("the event is taken", seconds(30), || stack.call("send_event", &["-j", &event.to_string()]).map(Some))
+        .unwrap();
     let api = wait_for("login", seconds(30), || stack.admin().map(Some)).unwrap();
     wait_for("the alarm", seconds(40), || {
         let answer = api.get_ok(&format!("/api/v4/alarms?opened=true&search={component}"))?;

@@ -95,11 +95,7 @@ pub fn load<T: DeserializeOwned>(
     parse(&text, environment, overrides).map_err(|message| ConfigError::Invalid { path, env, message })
 }
 
-fn parse<T: DeserializeOwned>(
-    text: &str,
-    environment: Environment,
-    overrides: &[(&str, String)],
-) -> Result<T, String> {
+fn parse<T: DeserializeOwned>(text: &str, environment: Environment, overrides: &[(&str, String)]) -> Result<T, String> {
     let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml)).add_source(environment);
     for (key, value) in overrides {
         builder = builder.set_override(*key, value.as_str()).map_err(|error| error.to_string())?;
