@@ -14,7 +14,7 @@ use overstory_store::{PageRequest, StoreConfig, StoreKind, WebSide, open_web};
 use serde_json::Value;
 
 /// No condition takes longer than this to come true, on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A prefix with the shipped configuration of the engines.
 pub(crate) struct Rig {
