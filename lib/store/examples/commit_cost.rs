@@ -33,6 +33,7 @@ async fn main() {
 
     let (mut spent, mut cpu, mut longest, mut maintenance) =
         (Duration::ZERO, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut longest_maintenance = Duration::ZERO;
     for n in 0..commits {
         let now = START + i64::try_from(n).unwrap() * 2;
         let commit = batch(n, now);
@@ -44,7 +45,12 @@ async fn main() {
         store.outbox.done(&numbers).await.unwrap();
         if n % 30 == 0 {
             let cpu_at = cpu_time();
-            while store.metrics.maintain(Millis(now * 1000), Retention::default()).await.unwrap().more {}
+            let mut more = true;
+            while more {
+                let at = Instant::now();
+                more = store.metrics.maintain(Millis(now * 1000), Retention::default()).await.unwrap().more;
+                longest_maintenance = longest_maintenance.max(at.elapsed());
+            }
             maintenance += cpu_time() - cpu_at;
         }
     }
@@ -52,7 +58,8 @@ async fn main() {
     let rss = fs::read_to_string("/proc/self/status").unwrap();
     let rss = rss.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
     println!(
-        "per commit: {:?} cpu, {:?} in all, longest {longest:?}; maintenance {:?} cpu per commit; {rss}",
+        "per commit: {:?} cpu, {:?} in all, longest {longest:?}; maintenance {:?} cpu per commit, \
+         longest piece {longest_maintenance:?}; {rss}",
         cpu / count,
         spent / count,
         maintenance / count

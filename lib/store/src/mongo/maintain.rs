@@ -17,7 +17,7 @@ use crate::metrics::stitch::Total;
 use crate::metrics::{CLOSED_AFTER_MS, MaintenanceReport, Retention};
 
 /// How many documents one call touches before it says that there is more to do.
-const BUDGET: u64 = 3000;
+const BUDGET: u64 = 2000;
 
 /// What one transaction did.
 #[derive(Debug, Default)]

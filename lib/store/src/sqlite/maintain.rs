@@ -17,7 +17,7 @@ use crate::metrics::stitch::Total;
 use crate::metrics::{CLOSED_AFTER_MS, MaintenanceReport, Retention};
 
 /// How many rows one call touches before it says that there is more to do.
-const BUDGET: u64 = 3000;
+const BUDGET: u64 = 2000;
 
 /// Does one piece of work in one transaction.
 pub(super) fn maintain(
