@@ -16,7 +16,6 @@ use base64::engine::general_purpose::STANDARD;
 use overstory_model::credential::{self, token_hash};
 use overstory_model::{Clock, Millis, permission};
 use overstory_store::{Account, Accounts, Session, StoreError};
-use tokio::runtime::Handle;
 
 use self::memory::Memory;
 use self::passwords::Passwords;
@@ -90,16 +89,15 @@ impl Authenticator {
     /// Prepares to know the callers.
     ///
     /// # Errors
-    /// Passwords cannot be hashed.
+    /// No threads can be started to check passwords on.
     pub fn new(
         settings: AuthSettings,
         accounts: Arc<dyn Accounts>,
         shared: Shared,
         clock: Arc<dyn Clock>,
-        runtime: Handle,
-    ) -> Result<Self, credential::PasswordError> {
+    ) -> std::io::Result<Self> {
         Ok(Self {
-            passwords: Passwords::new(settings.password_checks, runtime)?,
+            passwords: Passwords::new(settings.password_checks)?,
             throttle: Throttle::new(settings.failures_allowed, settings.slowest),
             verified: Memory::new(),
             views: Memory::new(),

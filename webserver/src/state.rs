@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use overstory_model::Clock;
-use overstory_model::credential::PasswordError;
 use overstory_runtime::Shutdown;
 use overstory_runtime::admin::Ready;
 use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricStore, PageRequest};
@@ -90,18 +89,18 @@ impl AppState {
     /// Puts the state together.
     ///
     /// # Errors
-    /// Passwords cannot be hashed.
+    /// No threads can be started to check passwords on.
     pub fn new(
         settings: Settings,
         ports: Ports,
         runtime: Handle,
         ready: Ready,
         shutdown: Shutdown,
-    ) -> Result<Self, PasswordError> {
-        let shared = Shared::new(runtime.clone(), settings.answer_timeout);
+    ) -> std::io::Result<Self> {
+        let shared = Shared::new(runtime, settings.answer_timeout);
         let accounts = Arc::clone(&ports.stores.accounts);
         let clock = Arc::clone(&ports.clock);
-        let auth = Authenticator::new(settings.auth.clone(), accounts, shared.clone(), clock, runtime)?;
+        let auth = Authenticator::new(settings.auth.clone(), accounts, shared.clone(), clock)?;
         let (event_bodies, long_lists) = (Semaphore::new(EVENT_BODIES), Semaphore::new(LONG_LISTS));
         Ok(Self {
             settings,

@@ -1,8 +1,8 @@
 //! Passwords, keys and tokens: how they are made, and the only forms in which they are kept.
 
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use sha2::{Digest, Sha256};
 
 use crate::ids::hexadecimal;
@@ -11,6 +11,8 @@ use crate::ids::hexadecimal;
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 /// The shortest password that an account may be given, in bytes.
 pub const MIN_PASSWORD_BYTES: usize = 8;
+/// A hash that takes more memory (256 MiB) is not one of ours, in blocks of 1 KiB.
+const MAX_BLOCKS: usize = 256 * 1024;
 /// Letters and digits that cannot be taken for each other, 32 of them.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// 26 of 32 symbols are 130 bits.
@@ -45,9 +47,46 @@ pub fn hash_password(password: &str) -> Result<String, PasswordError> {
 /// Whether `password` is the one that `hash` was made from. Takes tens of milliseconds of one processor.
 #[must_use]
 pub fn verify_password(password: &str, hash: &str) -> bool {
-    password.len() <= MAX_PASSWORD_BYTES
-        && PasswordHash::new(hash)
-            .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    Verifier::default().verify(password, hash)
+}
+
+/// Checks passwords in memory that it keeps.
+///
+/// A process that allocates and frees the memory for each check grows by it with each check: the C library does not
+/// find the freed block again for the next aligned one.
+#[derive(Default)]
+pub struct Verifier {
+    blocks: Vec<Block>,
+}
+
+impl Verifier {
+    /// Whether `password` is the one that `hash` was made from. Takes tens of milliseconds of one processor.
+    pub fn verify(&mut self, password: &str, hash: &str) -> bool {
+        password.len() <= MAX_PASSWORD_BYTES && self.matches(password, hash).unwrap_or(false)
+    }
+
+    /// `None` when `hash` is not one that can be compared with.
+    fn matches(&mut self, password: &str, hash: &str) -> Option<bool> {
+        let hash = PasswordHash::new(hash).ok()?;
+        let (salt, expected) = (hash.salt?, hash.hash?);
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+        let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+        let params = Params::try_from(&hash).ok()?;
+        let count = params.block_count();
+        if count > MAX_BLOCKS {
+            return None;
+        }
+        if self.blocks.len() < count {
+            self.blocks.resize(count, Block::default());
+        }
+        let blocks = self.blocks.get_mut(..count)?;
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = output.get_mut(..expected.len())?;
+        let argon2 = Argon2::new(algorithm, version, params);
+        argon2.hash_password_into_with_memory(password.as_bytes(), &salt, output, blocks).ok()?;
+        // The comparison takes the same time wherever the two differ.
+        Some(Output::new(output).ok()? == expected)
+    }
 }
 
 /// Makes a password of 130 random bits that can be read aloud.
@@ -85,11 +124,28 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_was_used_before_changes_nothing() {
+        let (first, second) = (hash_password("the first one").unwrap(), hash_password("the second one").unwrap());
+        let mut verifier = Verifier::default();
+        for _ in 0..2 {
+            assert!(verifier.verify("the first one", &first));
+            assert!(!verifier.verify("the first one", &second));
+            assert!(verifier.verify("the second one", &second));
+        }
+        // The published test vector of the reference implementation, with other costs.
+        let vector = "$argon2i$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$wWKIMhR9lyDFvRz9YTZweHKfbftvj+qf+YFY4NeBbtA";
+        assert!(verifier.verify("password", vector));
+        assert!(verifier.verify("the first one", &first));
+    }
+
+    #[test]
     fn lengths_are_bounded_and_damaged_hashes_match_nothing() {
         assert_eq!(hash_password("short"), Err(PasswordError::Length));
         assert_eq!(hash_password(&"x".repeat(1025)), Err(PasswordError::Length));
         assert!(!verify_password("anything", ""));
         assert!(!verify_password("anything", "$argon2id$nonsense"));
+        let costly = "$argon2id$v=19$m=4194304,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA";
+        assert!(!verify_password("anything", costly));
     }
 
     #[test]
