@@ -1,11 +1,14 @@
 //! The whole stack, installed as an operator does, doing what it is for and surviving what happens to it.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::cast_possible_truncation, reason = "seconds since 1970 fit")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
+use overstory_tests::http::Client;
 use overstory_tests::stack::{Stack, processes_of};
 use overstory_tests::wait_for;
 use serde_json::{Value, json};
@@ -218,4 +221,50 @@ fn a_real_collectd_gives_the_hosts_series() {
     collectd.kill().unwrap();
     collectd.wait().unwrap();
     found.unwrap();
+}
+
+#[test]
+fn no_tick_of_the_connector_is_lost_while_the_broker_is_away_for_a_minute() {
+    let stack = Stack::install(&[]).unwrap();
+    let file = stack.prefix().join("etc/collectd.conf");
+    let text = fs::read_to_string(&file).unwrap();
+    let changed: Vec<_> =
+        text.lines().map(|line| if line.starts_with("interval_s") { "interval_s = 1" } else { line }).collect();
+    fs::write(&file, changed.join("\n") + "\n").unwrap();
+    stack.call("hypcontrol", &["start"]).unwrap();
+    let api = stack.admin().unwrap();
+    let path = format!("/api/v4/metrics?entity={}&metric=load/load/shortterm&from=0&to=4000000000", host());
+    let ticks = || -> anyhow::Result<Vec<i64>> {
+        let points = api.get_ok(&path)?["data"]["points"].as_array().cloned().unwrap_or_default();
+        Ok(points.iter().filter_map(|point| point["t"].as_f64()).map(|t| t.floor() as i64).collect())
+    };
+    let first = wait_for("the first ticks", seconds(20), || Ok(ticks()?.get(2).copied())).unwrap();
+
+    stack.call("service", &["rabbitmq-server", "stop"]).unwrap();
+    let down = wait_for("a minute", seconds(90), || Ok(Some(now()).filter(|now| *now >= first + 60))).unwrap();
+    stack.call("service", &["rabbitmq-server", "start"]).unwrap();
+
+    // Every tick that was taken has its point: the spool was drained, none was lost and none came twice.
+    wait_for("ticks after the outage", seconds(60), || {
+        Ok(Some(()).filter(|()| ticks().is_ok_and(|all| all.last().is_some_and(|last| *last > down + 5))))
+    })
+    .unwrap();
+    let conf = fs::read_to_string(file).unwrap();
+    let admin = conf.lines().find_map(|line| line.strip_prefix("listen = ")).unwrap().trim_matches('"').to_owned();
+    wait_for("as many points as ticks", seconds(20), || {
+        let metrics = Client::anonymous(&admin).get("/metrics")?.text;
+        let taken = metrics.lines().find_map(|line| line.strip_prefix("overstory_collectd_ticks_total "));
+        let (taken, stored) = (taken.context("no ticks")?.parse::<usize>()?, ticks()?);
+        let during = stored.iter().filter(|second| (first..=down).contains(second)).count();
+        ensure!(stored.len() == taken && during > 50, "{taken} ticks, {} points, {during} of the outage", stored.len());
+        Ok(Some(()))
+    })
+    .unwrap();
+    assert_eq!(stack.call("overstory", &["dead", "list"]).unwrap().trim(), "no dead letters");
+}
+
+/// The present Unix second.
+fn now() -> i64 {
+    let output = Command::new("date").arg("+%s").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
