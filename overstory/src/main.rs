@@ -17,7 +17,11 @@ struct Applet {
 }
 
 const APPLETS: [Applet; 8] = [
-    Applet { name: "hypcontrol", about: "start, stop and watch the whole stack", run: overstory_tools::hypcontrol::run },
+    Applet {
+        name: "hypcontrol",
+        about: "start, stop and watch the whole stack",
+        run: overstory_tools::hypcontrol::run,
+    },
     Applet { name: "service", about: "start, stop and watch one service", run: overstory_tools::service::run },
     Applet { name: "send_event", about: "send events to the API", run: overstory_tools::send_event::run },
     Applet { name: "amqp2tty", about: "print what passes through an exchange", run: overstory_tools::amqp2tty::run },
