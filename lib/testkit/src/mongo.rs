@@ -18,17 +18,23 @@ use overstory_runtime::program::variable;
 use overstory_store::StoreConfig;
 use tempfile::TempDir;
 
-/// Waits until nobody holds the other end of its input, then kills the server. `$1` removes its files as well.
+/// Becomes the server, beside a shell that waits until nobody holds the other end of its input and then kills the
+/// server. `$1` is a directory to remove as well, `$2` the one that tells the server from others.
 const KEEPER: &str = r#"
-remove=$1; shift
-"$@" </dev/null &
-server=$!
-cat >/dev/null
-kill -9 $server; wait $server 2>/dev/null
-[ -z "$remove" ] || rm -rf "$remove"
+remove=$1 data=$2; shift 2
+exec 3<&0
+(
+    cat <&3 >/dev/null
+    grep -qsF "$data" /proc/$$/cmdline && kill -9 $$
+    while grep -qsF "$data" /proc/$$/cmdline; do sleep 0.1; done
+    [ -z "$remove" ] || rm -rf "$remove"
+) &
+exec "$@" </dev/null 3<&-
 "#;
 /// How long a server may take to answer, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a server is started that ends by itself.
+const START_ATTEMPTS: u32 = 5;
 
 /// A configuration with a database of its own on the server that all tests of this process share. Blocks.
 ///
@@ -39,20 +45,23 @@ pub fn shared() -> Result<StoreConfig> {
 }
 
 fn shared_uri() -> Result<String> {
-    static SHARED: Mutex<Option<(MongoServer, PathBuf)>> = Mutex::new(None);
+    static SHARED: Mutex<Option<MongoServer>> = Mutex::new(None);
     if let Some(uri) = variable("OVERSTORY_TEST_MONGODB_URI") {
         return Ok(uri);
     }
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((server, _)) = shared.as_ref() {
+    if let Some(server) = shared.as_ref() {
         return Ok(server.uri());
     }
     // The process never drops what is static: the keeper removes the directory.
-    let dir = tempfile::Builder::new().prefix("overstory-mongo-").tempdir()?.keep();
-    let server = MongoServer::start_in(&dir, true)?;
+    let server = MongoServer::start_in(|| Ok((directory()?.keep(), None)))?;
     let uri = server.uri();
-    *shared = Some((server, dir));
+    *shared = Some(server);
     Ok(uri)
+}
+
+fn directory() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("overstory-mongo-").tempdir()?)
 }
 
 /// A name that no other test uses.
@@ -71,8 +80,7 @@ pub struct MongoServer {
     program: PathBuf,
     data: PathBuf,
     keeper: Mutex<Option<Child>>,
-    removed_by_keeper: bool,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
 }
 
 impl MongoServer {
@@ -81,24 +89,33 @@ impl MongoServer {
     /// # Errors
     /// SecantusDB is not installed (the message says how to) or does not start.
     pub fn start() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("overstory-mongo-").tempdir()?;
-        let mut server = Self::start_in(dir.path(), false)?;
-        server._dir = Some(dir);
-        Ok(server)
+        Self::start_in(|| {
+            let dir = directory()?;
+            Ok((dir.path().to_owned(), Some(dir)))
+        })
     }
 
-    fn start_in(dir: &Path, removed_by_keeper: bool) -> Result<Self> {
-        let server = Self {
-            port: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
-            log: dir.join("log"),
-            program: program()?,
-            data: dir.join("data"),
-            keeper: Mutex::new(None),
-            removed_by_keeper,
-            _dir: None,
-        };
-        server.start_again()?;
-        Ok(server)
+    /// Starts a server in a directory that is given with what removes it, or without: then the keeper does.
+    fn start_in(directory: impl Fn() -> Result<(PathBuf, Option<TempDir>)>) -> Result<Self> {
+        let program = program()?;
+        let mut attempt = 1;
+        loop {
+            let (path, dir) = directory()?;
+            let server = Self {
+                port: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
+                log: path.join("log"),
+                program: program.clone(),
+                data: path.join("data"),
+                keeper: Mutex::new(None),
+                dir,
+            };
+            match server.start_again() {
+                Ok(()) => return Ok(server),
+                Err(error) if attempt == START_ATTEMPTS => return Err(error),
+                // Somebody else may have been faster to take the port.
+                Err(_) => attempt += 1,
+            }
+        }
     }
 
     /// The connection string.
@@ -128,10 +145,11 @@ impl MongoServer {
     /// It does not start.
     pub fn start_again(&self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let remove = self.data.parent().filter(|_| self.removed_by_keeper);
-        let keeper = Command::new("sh")
+        let remove = self.data.parent().filter(|_| self.dir.is_none());
+        let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .arg(remove.map_or_else(|| Path::new("").as_os_str(), Path::as_os_str))
+            .arg(&self.data)
             .arg(&self.program)
             .args(["--host", "127.0.0.1", "--port", &self.port.to_string(), "--sync-on-commit"])
             .args(["--cache-size", "256M", "--log-level", "WARNING", "--storage-path"])
@@ -141,14 +159,19 @@ impl MongoServer {
             .stderr(log)
             .spawn()
             .context("sh")?;
-        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            if Instant::now() > deadline {
+        loop {
+            let ended = keeper.try_wait()?;
+            if ended.is_none() && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                break;
+            }
+            if ended.is_some() || Instant::now() > deadline {
+                end(keeper)?;
                 bail!("SecantusDB does not answer\n{}", fs::read_to_string(&self.log).unwrap_or_default());
             }
             nap();
         }
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(())
     }
 }

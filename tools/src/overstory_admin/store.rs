@@ -63,7 +63,12 @@ pub(super) async fn run(command: &Command, home: &Home, out: &mut impl Write) ->
         Command::Copy { to, replace } => {
             let (from, target) = (to.other().config(home)?, to.config(home)?);
             copy(&from, &target, *replace, home, out).await?;
-            writeln!(out, "done; set [store] kind = \"{}\" in {}", to.word(), home.config_file("store.conf").display())?;
+            writeln!(
+                out,
+                "done; set [store] kind = \"{}\" in {}",
+                to.word(),
+                home.config_file("store.conf").display()
+            )?;
             Ok(())
         }
     }
