@@ -3,8 +3,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "seconds since 1970 fit")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -69,13 +69,7 @@ fn a_fresh_install_shows_the_host_takes_events_and_leaves_nothing_behind() {
     stack.call("service", &["amqp2engines", "restart"]).unwrap();
 
     // A subscriber of canopsis.alerts hears of the alarm; the API shows it; OK resolves it.
-    let mut tail = stack
-        .command("amqp2tty")
-        .args(["canopsis.alerts", "--key", "*.*.*.resource.storm.disk-7", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut heard = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut alerts = Tail::start(&stack, "*.*.*.resource.storm.disk-7");
     let event = |state: u8| {
         json!({"connector": "test", "connector_name": "stack", "event_type": "check", "source_type": "resource",
             "component": "storm", "resource": "disk-7", "state": state, "output": "the disk is full"})
@@ -97,16 +91,11 @@ fn a_fresh_install_shows_the_host_takes_events_and_leaves_nothing_behind() {
     })
     .unwrap();
     let mut changes = Vec::new();
-    for line in heard.by_ref() {
-        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        changes.push(line["body"]["change"].as_str().unwrap().to_owned());
-        if changes.last().is_some_and(|change| change == "resolve") {
-            break;
-        }
+    while changes.last().is_none_or(|change| change != "resolve") {
+        changes.push(alerts.next()["body"]["change"].as_str().unwrap().to_owned());
     }
     assert_eq!(changes.first().map(String::as_str), Some("create"));
-    tail.kill().unwrap();
-    tail.wait().unwrap();
+    drop(alerts);
 
     // The 2015 dialect, with a state in a string.
     let old = json!({"connector": "nagios", "connector_name": "old", "event_type": "check", "source_type": "component",
@@ -128,6 +117,41 @@ fn a_fresh_install_shows_the_host_takes_events_and_leaves_nothing_behind() {
     drop(stack);
     assert_eq!(processes_of(&prefix).unwrap(), []);
     assert!(!prefix.exists(), "purge left {}", prefix.display());
+}
+
+/// A subscriber of `canopsis.alerts`.
+struct Tail {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    /// Starts it and waits until the broker knows of its queue.
+    fn start(stack: &Stack, key: &str) -> Self {
+        let mut command = stack.command("amqp2tty");
+        command.args(["canopsis.alerts", "--key", key, "--json"]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        wait_for("the subscription", seconds(30), || {
+            let bindings = stack.call("rabbitmqctl", &["-q", "list_bindings", "-p", "canopsis", "routing_key"])?;
+            Ok(Some(()).filter(|()| bindings.lines().any(|line| line == key)))
+        })
+        .unwrap();
+        Self { child, lines }
+    }
+
+    /// The next message as JSON.
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The pid of a supervised program, from `hypcontrol status --json`.
