@@ -3,7 +3,7 @@
 //! They are published to the exchange `canopsis.dead`, confirmed, and only then is the original acknowledged. A
 //! negative acknowledgement could carry no reason, and a delivery limit would take innocent messages along.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +44,13 @@ pub const REPLAY: &str = "x-overstory-replay";
 const MAX_DETAIL_BYTES: usize = 2000;
 /// The broker is given so long to deliver what it says is there.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// So many acknowledgements are sent before the broker gets time to apply them. A quorum queue's channel passes on
+/// about thirty and keeps the others back; those are gone when the channel closes.
+const ACK_BATCH: usize = 16;
+/// The time it gets.
+const ACK_PAUSE: Duration = Duration::from_millis(20);
+/// So many times is looked whether all are gone before it is given up.
+const REMOVE_ROUNDS: usize = 20;
 /// So many are published at once when they are sent again.
 const REPLAY_BATCH: usize = 200;
 
@@ -137,6 +144,10 @@ impl DeadLetter {
         }
     }
 
+    fn identity(&self) -> Identity {
+        (self.id.clone(), self.headers.get(REPLAY).cloned())
+    }
+
     /// The message as it was, to be worked on once more.
     fn again(&self) -> Outgoing {
         let mut headers = self.headers.clone();
@@ -184,6 +195,9 @@ pub enum DeadError {
     /// The publisher.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The broker kept letters whose removal it had been told.
+    #[error("{0} dead letters are still in the queue though they were to be removed; those sent again may come twice")]
+    Kept(usize),
     /// No dead letter has this id.
     #[error("there is no dead letter {0}")]
     Unknown(String),
@@ -234,21 +248,25 @@ pub async fn replay(config: &AmqpConfig, selection: &Selection) -> Result<Outcom
     let mut browser = Browser::open(config).await?;
     let selected = browser.select(selection).await?;
     let publisher = Publisher::start(config.clone(), PublisherOptions::new("overstory dead replay"), Shutdown::new())?;
-    let mut outcome = Outcome::default();
+    let (mut outcome, mut letters) = (Outcome::default(), Vec::new());
     for batch in selected.chunks(REPLAY_BATCH) {
         let messages = batch.iter().map(|(_, letter)| letter.again()).collect();
+        let mut sent = Vec::with_capacity(batch.len());
         for ((tag, letter), published) in batch.iter().zip(publisher.publish_all(messages).await) {
             match published {
                 Ok(_) => {
-                    browser.remove(*tag).await?;
+                    sent.push(*tag);
+                    letters.push(letter.identity());
                     outcome.done.push(letter.id.clone());
                 }
                 Err(error) => outcome.failed.push((letter.id.clone(), error)),
             }
         }
+        browser.acknowledge(&sent).await?;
     }
     browser.close().await;
     publisher.close(Duration::from_secs(5)).await?;
+    make_sure_they_are_gone(config, letters).await?;
     Ok(outcome)
 }
 
@@ -258,14 +276,42 @@ pub async fn replay(config: &AmqpConfig, selection: &Selection) -> Result<Outcom
 /// There is no such one; the broker is away or refuses us. Some may be gone by then.
 pub async fn drop(config: &AmqpConfig, selection: &Selection) -> Result<Outcome, DeadError> {
     let mut browser = Browser::open(config).await?;
-    let mut outcome = Outcome::default();
-    for (tag, letter) in browser.select(selection).await? {
-        browser.remove(tag).await?;
-        outcome.done.push(letter.id);
-    }
+    let (tags, letters): (Vec<_>, Vec<_>) =
+        browser.select(selection).await?.into_iter().map(|(tag, letter)| (tag, letter.identity())).unzip();
+    browser.acknowledge(&tags).await?;
     browser.close().await;
-    Ok(outcome)
+    let done = letters.iter().map(|(id, _)| id.clone()).collect();
+    make_sure_they_are_gone(config, letters).await?;
+    Ok(Outcome { done, failed: Vec::new() })
 }
+
+/// Removes what is still there of `letters`, until nothing is: acknowledgements are not answered, and the broker
+/// forgets those that it has not applied when their channel closes.
+async fn make_sure_they_are_gone(config: &AmqpConfig, mut letters: Vec<Identity>) -> Result<(), DeadError> {
+    for _ in 0..REMOVE_ROUNDS {
+        let mut wanted: HashMap<Identity, usize> = HashMap::new();
+        letters.drain(..).for_each(|letter| *wanted.entry(letter).or_default() += 1);
+        let mut browser = Browser::open(config).await?;
+        let mut tags = Vec::new();
+        while let Some((tag, letter)) = browser.next().await? {
+            let identity = letter.identity();
+            if let Some(count) = wanted.get_mut(&identity).filter(|count| **count > 0) {
+                *count -= 1;
+                tags.push(tag);
+                letters.push(identity);
+            }
+        }
+        browser.acknowledge(&tags).await?;
+        browser.close().await;
+        if letters.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(DeadError::Kept(letters.len()))
+}
+
+/// A letter's id and how often it had been sent again: one that comes back after that is another letter.
+type Identity = (String, Option<String>);
 
 /// Goes through the queue without taking anything out of it, unless told to. When its channel closes, the rest is in
 /// its order again.
@@ -275,6 +321,8 @@ struct Browser {
     stream: lapin::Consumer,
     /// Messages that were there at the beginning and were not delivered yet.
     left: usize,
+    /// All up to this tag are removed; tags count from 1.
+    removed_up_to: u64,
 }
 
 impl Browser {
@@ -293,7 +341,7 @@ impl Browser {
             FieldTable::default(),
         );
         let stream = link::reply("read the dead letters", consuming).await?;
-        Ok(Self { connection, channel, stream, left })
+        Ok(Self { connection, channel, stream, left, removed_up_to: 0 })
     }
 
     async fn next(&mut self) -> Result<Option<(u64, DeadLetter)>, AmqpError> {
@@ -335,8 +383,21 @@ impl Browser {
         }
     }
 
-    async fn remove(&self, tag: u64) -> Result<(), AmqpError> {
-        link::reply("remove a dead letter", self.channel.basic_ack(tag, BasicAckOptions::default())).await
+    /// Removes the messages with `tags`, in rising order: those at the head of the queue at once, others in batches.
+    async fn acknowledge(&mut self, tags: &[u64]) -> Result<(), AmqpError> {
+        let what = "remove a dead letter";
+        let head = tags.iter().zip(self.removed_up_to + 1..).take_while(|(tag, next)| **tag == *next).count();
+        if let Some(last) = head.checked_sub(1).and_then(|last| tags.get(last)) {
+            link::reply(what, self.channel.basic_ack(*last, BasicAckOptions { multiple: true })).await?;
+            self.removed_up_to = *last;
+        }
+        for batch in tags[head..].chunks(ACK_BATCH) {
+            for tag in batch {
+                link::reply(what, self.channel.basic_ack(*tag, BasicAckOptions::default())).await?;
+            }
+            tokio::time::sleep(ACK_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn close(self) {

@@ -72,3 +72,27 @@ async fn what_is_dropped_is_gone_and_the_rest_keeps_its_order() {
     assert_eq!(dead::drop(&config, &Selection::All).await.unwrap().done, ["m4"]);
     assert_eq!(queues::queue_counts(&config, &[ENGINE_DEAD]).await.unwrap()[0].ready, 0);
 }
+
+/// The broker's queue client keeps acknowledgements back beyond about thirty and forgot them when the channel closed:
+/// commands said that hundreds of letters were gone, and most were there again.
+#[tokio::test]
+async fn many_letters_are_really_gone_wherever_they_stand() {
+    let config = broker::shared().unwrap();
+    let names: Vec<String> = (0..240).map(|number| format!("m{number:03}")).collect();
+    let reasons = ["malformed", "oversized"];
+    let letters: Vec<_> =
+        names.iter().enumerate().map(|(number, name)| (name.as_str(), EVENTS, reasons[number % 2])).collect();
+    lay_down(&config, &letters).await;
+    // Every other one, so that none but the first can be acknowledged together with those before it.
+    let dropped = dead::drop(&config, &Selection::Reason("oversized".into())).await.unwrap();
+    assert_eq!(dropped.done.len(), 120);
+    let (left, total) = dead::list(&config, 1000).await.unwrap();
+    assert_eq!((left.len(), total), (120, 120));
+    assert!(left.iter().all(|letter| letter.reason == "malformed"));
+
+    let sent = dead::replay(&config, &Selection::All).await.unwrap();
+    assert_eq!((sent.done.len(), sent.failed.len()), (120, 0));
+    assert_eq!(dead::list(&config, 1000).await.unwrap().1, 0);
+    let counts = queues::queue_counts(&config, &[ENGINE_EVENTS]).await.unwrap();
+    assert_eq!(counts[0].ready, 120);
+}
