@@ -66,6 +66,8 @@ enum Event {
     Exited {
         name: String,
         outcome: ExitOutcome,
+        /// Whether its code is one of its `exitcodes`, after it had stayed up: no crash.
+        expected: bool,
     },
     /// It ended because supervisord stopped it.
     Stopped {
@@ -79,9 +81,9 @@ enum Event {
 pub struct History {
     /// Starts within [`CRASH_LOOP_WINDOW`].
     pub recent_starts: usize,
-    /// Ends by itself within [`CRASH_LOOP_WINDOW`].
+    /// Unexpected ends by itself within [`CRASH_LOOP_WINDOW`].
     pub recent_exits: usize,
-    /// Ends by itself within [`RESTART_WINDOW`].
+    /// Unexpected ends by itself within [`RESTART_WINDOW`].
     pub restarts: usize,
     /// How it ended last.
     pub last_outcome: Option<ExitOutcome>,
@@ -141,7 +143,12 @@ impl Journal {
                     history.recent_starts += usize::from(within(CRASH_LOOP_WINDOW));
                     started_at = Some(entry.at);
                 }
-                Event::Exited { name: n, outcome } if n == name => {
+                // A program that restarts itself ends like this: no crash, and as good as stopped and started.
+                Event::Exited { name: n, outcome, expected: true } | Event::Stopped { name: n, outcome } if n == name => {
+                    history.last_outcome = Some(outcome.clone());
+                    started_at = None;
+                }
+                Event::Exited { name: n, outcome, expected: false } if n == name => {
                     history.recent_exits += usize::from(within(CRASH_LOOP_WINDOW));
                     history.restarts += usize::from(within(RESTART_WINDOW));
                     history.last_outcome = Some(outcome.clone());
@@ -149,10 +156,6 @@ impl Journal {
                     if within(CRASH_LOOP_WINDOW) {
                         history.longest_recent_run = history.longest_recent_run.max(run);
                     }
-                }
-                Event::Stopped { name: n, outcome } if n == name => {
-                    history.last_outcome = Some(outcome.clone());
-                    started_at = None;
                 }
                 _ => {}
             }
@@ -205,13 +208,14 @@ fn read_event(message: &str) -> Option<Event> {
     let (name, reason) = rest.split_once(" (")?;
     let reason = reason.trim_end();
     let reason = reason.strip_suffix(')').unwrap_or(reason);
-    let reason = reason.split("; ").next()?;
+    let (reason, remark) = reason.split_once("; ").unwrap_or((reason, ""));
+    let expected = remark == "expected";
     let outcome = match reason.strip_prefix("exit status ") {
         Some(code) => ExitOutcome::Code(code.parse().ok()?),
         None => ExitOutcome::Signal(reason.strip_prefix("terminated by ")?.to_owned()),
     };
     let name = name.to_owned();
-    Some(if ended_by_itself { Event::Exited { name, outcome } } else { Event::Stopped { name, outcome } })
+    Some(if ended_by_itself { Event::Exited { name, outcome, expected } } else { Event::Stopped { name, outcome } })
 }
 
 /// Offsets of time zones are multiples of a quarter of an hour; what is left is the time between the two notes.

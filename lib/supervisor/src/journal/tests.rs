@@ -88,6 +88,28 @@ fn restarts_by_an_operator_are_no_crash_loop() {
 }
 
 #[test]
+fn a_program_that_restarts_itself_does_not_crash() {
+    // The web server ends with 0 when it is told to restart, and supervisord starts it again: three times in half a
+    // minute made it a crash loop.
+    let story = |remark: &str| {
+        let mut text = String::new();
+        for second in [0, 10, 20] {
+            text += &format!("2026-11-21 06:00:{second:02},000 INFO spawned: 'web' with pid 1{second}\n");
+            text += &format!("2026-11-21 06:00:{:02},000 INFO exited: web (exit status 0; {remark})\n", second + 9);
+        }
+        text + "2026-11-21 06:00:30,000 INFO spawned: 'web' with pid 140\n"
+    };
+    let restarted = Journal::parse(&story("expected"), &[]).history("web", AT + 25);
+    assert_eq!((restarted.recent_starts, restarted.recent_exits, restarted.restarts), (4, 0, 0));
+    assert_eq!(restarted.last_outcome, Some(ExitOutcome::Code(0)));
+    assert!(!restarted.is_crash_loop());
+    // Code 0 before `startsecs` are over is not expected.
+    let crashed = Journal::parse(&story("not expected"), &[]).history("web", AT + 25);
+    assert_eq!((crashed.recent_exits, crashed.restarts), (3, 3));
+    assert!(crashed.is_crash_loop());
+}
+
+#[test]
 fn dates_count_from_1970() {
     assert_eq!(days_from_civil(1970, 1, 1), 0);
     assert_eq!(days_from_civil(2000, 2, 29), 11_016);
