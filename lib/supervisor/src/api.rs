@@ -55,6 +55,16 @@ pub enum SupervisorError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The caller may not use the socket: nothing is known about supervisord.
+    #[error("not permitted to ask supervisord at {socket}: call it as root or as {owner}", socket = .socket.display())]
+    NotPermitted {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// Who may use it.
+        owner: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// supervisord understood the call and refused it.
     #[error("{0}")]
     Fault(#[from] Fault),
@@ -114,7 +124,7 @@ impl SupervisorError {
         match self {
             Self::NotRunning { .. } | Self::Timeout { .. } | Self::Http { .. } => true,
             Self::Fault(f) => f.code == fault::SHUTDOWN_STATE,
-            Self::Codec { .. } | Self::Shape { .. } => false,
+            Self::NotPermitted { .. } | Self::Codec { .. } | Self::Shape { .. } => false,
         }
     }
 }

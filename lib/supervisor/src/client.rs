@@ -1,5 +1,6 @@
 //! The real supervisord, over its unix socket.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::api::{
     ConfigDiff, DaemonState, Identity, LogTail, ProcessInfo, ProcessName, ProcessState, Supervisor, SupervisorError,
 };
 use crate::http::{self, HttpError};
+use crate::privileges;
 use crate::programs::normalise;
 use crate::xmlrpc::{Value, decode_response, encode_call};
 
@@ -47,7 +49,7 @@ impl UnixClient {
         let exchange = tokio::time::timeout(self.limit, http::post(&self.socket, &body)).await;
         let answer = exchange.map_err(|_| SupervisorError::Timeout { method, limit: self.limit })?;
         let answer = answer.map_err(|source| match source {
-            HttpError::Connect(source) => SupervisorError::NotRunning { socket: self.socket.clone(), source },
+            HttpError::Connect(source) => unreachable_because(&self.socket, source),
             source => SupervisorError::Http { method, source },
         })?;
         Ok(decode_response(&answer).map_err(codec)??)
@@ -155,6 +157,18 @@ impl Supervisor for UnixClient {
     }
 }
 
+/// What it means that nobody could be reached on the socket. Without the permission to look, nothing is known: to say
+/// that supervisord is down would be a lie.
+fn unreachable_because(socket: &Path, source: io::Error) -> SupervisorError {
+    let socket = socket.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            SupervisorError::NotPermitted { owner: privileges::owner_of(&socket), socket, source }
+        }
+        _ => SupervisorError::NotRunning { socket, source },
+    }
+}
+
 fn read_info(method: &'static str, value: &Value) -> Result<ProcessInfo, SupervisorError> {
     let int = |name| value.get(name).and_then(Value::as_int);
     let text = |name| value.get(name).and_then(Value::as_str);
@@ -172,4 +186,24 @@ fn read_info(method: &'static str, value: &Value) -> Result<ProcessInfo, Supervi
         exit_status: int("exitstatus").unwrap_or_default(),
         stdout_log: text("stdout_logfile").filter(|path| !path.is_empty()).map(|path| normalise(Path::new(path))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root may connect to everything, so what the system says to others is put in by hand.
+    #[test]
+    fn a_socket_that_may_not_be_used_does_not_count_as_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("var/run/supervisor.sock");
+        let refused = unreachable_because(&socket, io::ErrorKind::PermissionDenied.into());
+        assert!(!refused.is_not_running() && !refused.is_retryable());
+        let text = refused.to_string();
+        let start = format!("not permitted to ask supervisord at {}: call it as root or as ", socket.display());
+        assert_eq!(text.strip_prefix(&start), Some(privileges::owner_of(dir.path()).as_str()), "{text}");
+        for down in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(unreachable_because(&socket, down.into()).is_not_running());
+        }
+    }
 }

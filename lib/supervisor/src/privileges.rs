@@ -37,3 +37,12 @@ pub fn is_owner(prefix: &Path) -> io::Result<bool> {
     let user = Uid::effective();
     Ok(user.is_root() || std::fs::metadata(prefix)?.uid() == user.as_raw())
 }
+
+/// The name of the owner of `path`, or of the innermost folder above it that can be looked at.
+pub(crate) fn owner_of(path: &Path) -> String {
+    let Some(meta) = path.ancestors().find_map(|at| std::fs::metadata(at).ok()) else {
+        return "its owner".to_owned();
+    };
+    let owner = Uid::from_raw(meta.uid());
+    User::from_uid(owner).ok().flatten().map_or_else(|| format!("user number {owner}"), |user| user.name)
+}
