@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::api::{ProcessInfo, ProcessName};
+use crate::api::{ProcessInfo, ProcessName, Supervisor, SupervisorError};
 
 /// How often it is looked whether a process has ended.
 const POLL: Duration = Duration::from_millis(20);
@@ -100,28 +100,41 @@ pub fn find_strays(socket: &Path, supervisord: Option<i32>, infos: &[ProcessInfo
     strays
 }
 
-/// Ends the strays of a socket that do not end by themselves: SIGTERM, and SIGKILL for what has not ended after `patience` of its service.
-/// Returns those that were ended.
+/// Tells why strays could not be ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReapError {
+    /// supervisord, which has to say what it looks after, does not answer.
+    #[error(transparent)]
+    Call(#[from] SupervisorError),
+    /// These do not end.
+    #[error("{} processes do not end", .0.len())]
+    Left(Vec<Stray>),
+}
+
+/// Ends the strays of a socket that do not end by themselves: SIGTERM, and SIGKILL for what has not ended after
+/// `patience` of its service. Returns those that were ended.
+///
+/// A supervisord may come up while this runs, and its programs are spared; callers hold
+/// [`Layout::daemon_lock`](crate::Layout::daemon_lock) all the same, so that nothing is started beside a stray.
 ///
 /// # Errors
-/// When some could not be ended; they are returned.
+/// When supervisord does not answer, or some could not be ended.
 pub async fn reap(
     socket: &Path,
-    supervisord: Option<i32>,
-    infos: &[ProcessInfo],
+    supervisor: &dyn Supervisor,
     patience: impl Fn(&ProcessName) -> Duration,
-) -> Result<Vec<Stray>, Vec<Stray>> {
+) -> Result<Vec<Stray>, ReapError> {
     let mut ended = Vec::new();
-    let first = find_strays(socket, supervisord, infos);
     let patient_until = Instant::now() + GRACE;
-    for stray in first {
+    for stray in find_confirmed(socket, async || ask(supervisor).await).await? {
         wait_until_gone(&stray, patient_until).await;
         if !is_alive(&stray) {
             ended.push(stray);
         }
     }
     for _ in 0..MAX_ROUNDS {
-        let strays = find_strays(socket, supervisord, infos);
+        let strays = find_confirmed(socket, async || ask(supervisor).await).await?;
         if strays.is_empty() {
             return Ok(ended);
         }
@@ -138,8 +151,44 @@ pub async fn reap(
         }
         ended.extend(strays.into_iter().filter(|stray| !is_alive(stray)));
     }
-    let left = find_strays(socket, supervisord, infos);
-    if left.is_empty() { Ok(ended) } else { Err(left) }
+    let left = find_confirmed(socket, async || ask(supervisor).await).await?;
+    if left.is_empty() { Ok(ended) } else { Err(ReapError::Left(left)) }
+}
+
+/// Finds strays that may be killed: supervisord was asked who it is after each of them had been seen.
+///
+/// A process that is started between the question and the look at the process table seems to be a stray. Whoever
+/// started it answers the second question, which is asked when it is known already; and a process that is a stray
+/// once stays one.
+async fn find_confirmed(
+    socket: &Path,
+    ask: impl AsyncFn() -> Result<Supervised, SupervisorError>,
+) -> Result<Vec<Stray>, SupervisorError> {
+    let (daemon, infos) = ask().await?;
+    let seen = find_strays(socket, daemon, &infos);
+    if seen.is_empty() {
+        return Ok(seen);
+    }
+    let (daemon, infos) = ask().await?;
+    let mut strays = find_strays(socket, daemon, &infos);
+    strays.retain(|stray| seen.iter().any(|other| (other.pid, other.started) == (stray.pid, stray.started)));
+    Ok(strays)
+}
+
+/// The process id of the supervisord that lives, if one does, and what it looks after.
+type Supervised = (Option<i32>, Vec<ProcessInfo>);
+
+async fn ask(supervisor: &dyn Supervisor) -> Result<Supervised, SupervisorError> {
+    let pid = match supervisor.identity().await {
+        Ok(identity) => identity.pid,
+        Err(error) if error.is_not_running() => return Ok((None, Vec::new())),
+        Err(error) => return Err(error),
+    };
+    match supervisor.processes().await {
+        Ok(infos) => Ok((Some(pid), infos)),
+        Err(error) if error.is_not_running() => Ok((None, Vec::new())),
+        Err(error) => Err(error),
+    }
 }
 
 async fn wait_until_gone(stray: &Stray, deadline: Instant) {

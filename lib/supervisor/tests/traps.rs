@@ -304,7 +304,7 @@ async fn what_a_killed_supervisord_left_behind_is_found_and_ended() {
         ]
     );
     let patience = |_: &ProcessName| Duration::from_millis(500);
-    let ended = process_table::reap(&prefix.socket(), daemon, &infos, patience).await.unwrap();
+    let ended = process_table::reap(&prefix.socket(), services.supervisor(), patience).await.unwrap();
     assert!(ended.len() >= 2 && !is_live(orphans.0) && !is_live(orphans.1), "{ended:?}");
     let after = services.infos().await.unwrap();
     assert!(after.iter().filter(|i| i.state == ProcessState::Running).count() == 2, "{after:?}");

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use overstory_supervisor::process_table::{self, Stray, StrayKind};
-use overstory_supervisor::{ProcessName, Services};
+use anyhow::Context as _;
+use overstory_supervisor::process_table::{self, ReapError, Stray, StrayKind};
+use overstory_supervisor::{ProcessName, Services, lock};
 
 /// The strays of a prefix.
 pub(crate) async fn find(services: &Services) -> anyhow::Result<Vec<Stray>> {
@@ -13,14 +14,19 @@ pub(crate) async fn find(services: &Services) -> anyhow::Result<Vec<Stray>> {
 
 /// Ends the strays of a prefix, each within the time that its service may take to stop.
 pub(crate) async fn reap(services: &Services) -> anyhow::Result<Vec<Stray>> {
-    let (daemon, infos) = supervised(services).await?;
+    // Nobody starts a service beside a stray that holds its port and its files.
+    let path = services.layout().daemon_lock();
+    let _held = lock::acquire(&path, |_| ()).await.with_context(|| path.display().to_string())?;
     let patience = |name: &ProcessName| {
         services.catalogue().process(name).map_or(Duration::from_secs(10), |process| process.stop_wait)
     };
-    let ended = process_table::reap(&services.layout().socket(), daemon, &infos, patience).await;
-    ended.map_err(|left| {
-        let lines: Vec<_> = left.iter().map(describe).collect();
-        anyhow::anyhow!("these processes do not end:\n{}", lines.join("\n"))
+    let ended = process_table::reap(&services.layout().socket(), services.supervisor(), patience).await;
+    ended.map_err(|error| match error {
+        ReapError::Left(left) => {
+            let lines: Vec<_> = left.iter().map(describe).collect();
+            anyhow::anyhow!("these processes do not end:\n{}", lines.join("\n"))
+        }
+        error => error.into(),
     })
 }
 

@@ -35,3 +35,32 @@ fn our_own_process_is_found_with_its_ancestors() {
     assert!(age_of(pid).unwrap() < Duration::from_secs(3600));
     assert!(started_ticks(i32::MAX).is_none());
 }
+
+/// A start reaped a program that another one had just started under a new supervisord: that supervisord had not been
+/// there yet when its process id was asked for.
+#[tokio::test]
+async fn a_program_of_a_supervisord_that_has_just_come_up_is_no_stray() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("supervisor.sock");
+    // This process plays supervisord.
+    let mut program = std::process::Command::new("sleep")
+        .arg("1000")
+        .env("SUPERVISOR_SERVER_URL", format!("unix://{}", socket.display()))
+        .env("SUPERVISOR_GROUP_NAME", "web")
+        .env("SUPERVISOR_PROCESS_NAME", "web")
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(program.id()).unwrap();
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    let nobody = find_confirmed(&socket, async || Ok((None, Vec::new()))).await.unwrap();
+    let asked = std::cell::Cell::new(0);
+    let just_up = find_confirmed(&socket, async || {
+        asked.set(asked.get() + 1);
+        Ok((Some(own_pid).filter(|_| asked.get() > 1), Vec::new()))
+    });
+    let spared = just_up.await.unwrap();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert_eq!(nobody.iter().map(|stray| stray.pid).collect::<Vec<_>>(), [pid]);
+    assert_eq!((spared, asked.get()), (Vec::new(), 2));
+}
