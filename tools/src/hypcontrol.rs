@@ -127,6 +127,10 @@ async fn perform(command: &Command, home: &Home, services: &Services, style: Sty
     let config = StackConfig::load(home);
     let plan = config.map_err(anyhow::Error::from);
     let plan = plan.and_then(|config| Ok(Plan::new(&config, services.catalogue())?));
+    if plan.is_err() || matches!(command, Command::Status(_)) {
+        // A service that the plan misses may be defined in a file that cannot be read.
+        services.catalogue().problems.iter().for_each(|problem| eprintln!("hypcontrol: {problem}"));
+    }
     let stack = Stack { services, style };
     match command {
         Command::Start(args) => {
@@ -143,7 +147,14 @@ async fn perform(command: &Command, home: &Home, services: &Services, style: Sty
             let stopped = stack.stop(&plan, ActionArgs { no_wait: false, ..*args }).await?;
             if stopped == ExitCode::SUCCESS { stack.start(&plan, *args).await } else { Ok(stopped) }
         }
-        Command::Status(args) => stack.status(&plan?, args.json).await,
+        Command::Status(args) => match plan {
+            Ok(plan) => stack.status(&plan, args.json).await,
+            Err(error) => {
+                // What runs is shown all the same.
+                stack.status(&Plan { sections: Vec::new() }, args.json).await?;
+                Err(error)
+            }
+        },
         Command::Check(args) => stack.check(&plan?, args.json).await,
         Command::Reap(args) => {
             let _held = stack.lock().await?;

@@ -101,7 +101,9 @@ fn execute(args: &Args, home: &Home, out: &mut impl Write) -> ExitCode {
 async fn perform(args: &Args, services: &Services, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let (Some(name), Some(action)) = (&args.name, args.action) else {
         show(&services.list().await?, args.json, out)?;
-        return Ok(ExitCode::SUCCESS);
+        // A list that may lack a service must not look like a whole one.
+        let is_whole = services.catalogue().problems.is_empty();
+        return Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     };
     let targets = services.catalogue().resolve(name);
     if targets.is_empty() {

@@ -144,7 +144,9 @@ impl Journal {
                     started_at = Some(entry.at);
                 }
                 // A program that restarts itself ends like this: no crash, and as good as stopped and started.
-                Event::Exited { name: n, outcome, expected: true } | Event::Stopped { name: n, outcome } if n == name => {
+                Event::Exited { name: n, outcome, expected: true } | Event::Stopped { name: n, outcome }
+                    if n == name =>
+                {
                     history.last_outcome = Some(outcome.clone());
                     started_at = None;
                 }

@@ -21,7 +21,7 @@ use crate::xmlrpc::fault;
 mod status;
 
 pub use status::{Condition, ProcessStatus};
-use status::{describe, state_of, wants_journal};
+use status::{describe, describe_targets, state_of, wants_journal};
 
 /// How long a start may take beyond the program's `startsecs`.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -126,13 +126,22 @@ impl Services {
         }
     }
 
-    /// The state of every service.
+    /// The state of every service, and of what runs although the definitions do not tell of it, such as a service whose
+    /// file cannot be read any more.
     ///
     /// # Errors
     /// When supervisord does not answer.
     pub async fn list(&self) -> Result<Vec<ProcessStatus>, SupervisorError> {
         let targets: Vec<_> = self.catalogue.services().flat_map(|s| self.catalogue.resolve(&s.name)).collect();
-        self.status(&targets).await
+        let infos = self.infos().await?;
+        let journal = self.journal_if_wanted(&infos).await;
+        let mut all = describe_targets(&targets, &infos, journal.as_ref());
+        let undefined = infos.iter().filter(|i| i.state.has_process() && self.catalogue.process(&i.name).is_none());
+        all.extend(undefined.map(|info| {
+            let status = describe(&info.name.group, &info.name, None, Some(info), journal.as_ref());
+            ProcessStatus { detail: "its definition cannot be read or is gone".to_owned(), ..status }
+        }));
+        Ok(all)
     }
 
     /// The state of the processes meant by `targets`. Starts nothing: without supervisord all are stopped.
@@ -141,14 +150,12 @@ impl Services {
     /// When supervisord does not answer.
     pub async fn status(&self, targets: &[Target<'_>]) -> Result<Vec<ProcessStatus>, SupervisorError> {
         let infos = self.infos().await?;
-        let journal = if infos.iter().any(wants_journal) { Some(self.journal(&infos).await) } else { None };
-        let processes = targets.iter().flat_map(|t| t.processes.iter().map(|p| (t.service, *p)));
-        Ok(processes
-            .map(|(service, process)| {
-                let info = infos.iter().find(|i| i.name == process.name);
-                describe(service, process, info, journal.as_ref())
-            })
-            .collect())
+        let journal = self.journal_if_wanted(&infos).await;
+        Ok(describe_targets(targets, &infos, journal.as_ref()))
+    }
+
+    async fn journal_if_wanted(&self, infos: &[ProcessInfo]) -> Option<Journal> {
+        if infos.iter().any(wants_journal) { Some(self.journal(infos).await) } else { None }
     }
 
     /// supervisord's log, read for exit codes.

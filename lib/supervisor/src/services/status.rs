@@ -1,12 +1,12 @@
 //! The state of a process as an operator has to see it: supervisord's word, corrected by its log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::api::{ProcessInfo, ProcessName, ProcessState};
 use crate::journal::{CRASH_LOOP_WINDOW, ExitOutcome, History, Journal};
-use crate::programs::{ProcessDef, ServiceDef};
+use crate::programs::Target;
 
 /// Is the state of a process as an operator has to see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,28 +87,43 @@ pub(super) fn wants_journal(info: &ProcessInfo) -> bool {
         || (info.start > 0 && info.state != ProcessState::Running && info.state != ProcessState::Stopped)
 }
 
+pub(super) fn describe_targets(
+    targets: &[Target<'_>],
+    infos: &[ProcessInfo],
+    journal: Option<&Journal>,
+) -> Vec<ProcessStatus> {
+    let processes = targets.iter().flat_map(|t| t.processes.iter().map(|p| (&t.service.name, *p)));
+    processes
+        .map(|(service, process)| {
+            let info = infos.iter().find(|i| i.name == process.name);
+            describe(service, &process.name, process.stdout_log.as_deref(), info, journal)
+        })
+        .collect()
+}
+
 pub(super) fn describe(
-    service: &ServiceDef,
-    process: &ProcessDef,
+    service: &str,
+    name: &ProcessName,
+    defined_log: Option<&Path>,
     info: Option<&ProcessInfo>,
     journal: Option<&Journal>,
 ) -> ProcessStatus {
     let history = match (journal, info) {
-        (Some(journal), Some(info)) => journal.history(&process.name.name, info.now),
+        (Some(journal), Some(info)) => journal.history(&name.name, info.now),
         _ => History::default(),
     };
     let state = state_of(info);
     let looping = history.is_crash_loop() && !matches!(state, ProcessState::Stopped | ProcessState::Fatal);
     let exit_status = info.filter(|i| i.state == ProcessState::Exited).and_then(|i| i32::try_from(i.exit_status).ok());
     ProcessStatus {
-        name: process.name.clone(),
-        service: service.name.clone(),
+        name: name.clone(),
+        service: service.to_owned(),
         state: if looping { Condition::CrashLoop } else { Condition::Plain(state) },
         pid: info.and_then(|i| i.pid),
         uptime_s: info.and_then(ProcessInfo::uptime).map(|up| up.as_secs()),
         restarts: history.restarts,
         last_exit: history.last_outcome.or(exit_status.map(ExitOutcome::Code)),
-        log: info.and_then(|i| i.stdout_log.clone()).or_else(|| process.stdout_log.clone()),
+        log: info.and_then(|i| i.stdout_log.clone()).or_else(|| defined_log.map(Path::to_owned)),
         detail: info.map(|i| i.spawn_error.clone()).unwrap_or_default(),
     }
 }

@@ -165,6 +165,24 @@ async fn a_service_whose_requirement_fails_is_not_started() {
     assert_eq!(bench.states().await[1], ("rabbit".to_owned(), "STOPPED"));
 }
 
+/// A file with a mistake in it took its running service out of every list.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_listed_although_its_definition_is_gone() {
+    let mut bench = bench(&[("web", 1), ("db", 1)], vec![FakeProgram::new("web"), FakeProgram::new("db")]);
+    bench.start("web").await;
+    for name in ["web", "db"] {
+        let file = bench.services.layout().program_dir().join(format!("{name}.conf"));
+        std::fs::write(file, "[program:\n").unwrap();
+    }
+    let layout = bench.services.layout().clone();
+    let catalogue = Catalogue::load(&layout);
+    assert!(catalogue.problems.iter().all(|problem| problem.contains(".conf:1")), "{:?}", catalogue.problems);
+    assert_eq!(catalogue.problems.len(), 2);
+    bench.services = Services::with_supervisor(layout, catalogue, bench.fake.clone());
+    // What does not run and is not defined is nothing.
+    assert_eq!(bench.states().await, [("web".to_owned(), "RUNNING")]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_supervisord_everything_is_stopped() {
     let bench = bench(&[("web", 1)], vec![FakeProgram::new("web")]);
