@@ -333,6 +333,30 @@ fn a_refused_configuration_stops_the_start() {
     assert!(stack.prefix.supervisord_pid().is_none());
 }
 
+/// Stopping first and finding the configuration broken afterwards would leave every service down.
+#[test]
+fn a_restart_that_could_not_start_again_stops_nothing() {
+    let stack = Stack::new("one", "two", "");
+    stack.program("one", FOREVER, &[]);
+    // Its file is read at each check, so it can be broken while the program runs.
+    stack.prefix.write("etc/two.conf", "exit 0").unwrap();
+    let check = format!("hyp_check=/bin/sh {}", stack.prefix.path().join("etc/two.conf").display());
+    stack.program("two", FOREVER, &[check.as_str()]);
+    stack.done("hypcontrol start");
+    let before = stack.pids();
+
+    stack.prefix.write("etc/two.conf", "echo two.conf: nonsense; exit 1").unwrap();
+    let ran = stack.run("hypcontrol restart");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("two.conf: nonsense") && ran.out.contains("nothing was stopped"), "{}", ran.out);
+    assert_eq!(stack.pids(), before, "all run on");
+
+    stack.prefix.write("etc/two.conf", "exit 0").unwrap();
+    stack.done("hypcontrol restart");
+    assert!(stack.pids().iter().all(|pid| !before.contains(pid)), "all are new");
+    stack.done("hypcontrol stop");
+}
+
 /// A broken `hypcontrol.conf` is named with its key; it must not keep anybody from stopping.
 #[test]
 fn a_broken_configuration_is_named_and_does_not_prevent_a_stop() {

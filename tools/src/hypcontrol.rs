@@ -144,8 +144,7 @@ async fn perform(command: &Command, home: &Home, services: &Services, style: Sty
         Command::Restart(args) => {
             let _held = stack.lock().await?;
             let plan = plan?;
-            let stopped = stack.stop(&plan, ActionArgs { no_wait: false, ..*args }).await?;
-            if stopped == ExitCode::SUCCESS { stack.start(&plan, *args).await } else { Ok(stopped) }
+            stack.restart(&plan, *args).await
         }
         Command::Status(args) => match plan {
             Ok(plan) => stack.status(&plan, args.json).await,
@@ -214,6 +213,22 @@ impl Stack<'_> {
             (false, false) => format!("all {count} services are ready"),
         })?;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Stops and starts, unless the start would fail: then everything stays as it is.
+    async fn restart(&self, plan: &Plan<'_>, args: ActionArgs) -> anyhow::Result<ExitCode> {
+        let mut reporter = self.reporter(plan);
+        for stray in strays::reap(self.services).await? {
+            reporter.say(&format!("ended {}", strays::describe(&stray)))?;
+        }
+        let findings = check::check(self.services, plan, Depth::Restart).await?;
+        if findings.iter().any(|finding| finding.level == Level::Failure) {
+            self.show_findings(&findings, &mut reporter)?;
+            reporter.say("nothing was stopped; `hypcontrol check` looks again")?;
+            return Ok(ExitCode::FAILURE);
+        }
+        let stopped = self.stop(plan, ActionArgs { no_wait: false, ..args }).await?;
+        if stopped == ExitCode::SUCCESS { self.start(plan, args).await } else { Ok(stopped) }
     }
 
     /// Shows warnings and failures; whether there are failures.

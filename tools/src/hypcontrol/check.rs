@@ -72,6 +72,8 @@ impl Finding {
 pub(crate) enum Depth {
     /// What a start needs; fast.
     Start,
+    /// What a start needs, for what runs now and is started again, too.
+    Restart,
     /// Everything, slow version queries included.
     Full,
 }

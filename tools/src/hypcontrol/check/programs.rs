@@ -48,7 +48,7 @@ pub(super) async fn check_configurations(
     depth: Depth,
 ) -> Vec<Finding> {
     let runs = |service: &str| infos.iter().any(|i| i.name.group == service && i.state.has_process());
-    let checks = plan.nodes().filter(|(_, node)| depth == Depth::Full || !runs(&node.service.name));
+    let checks = plan.nodes().filter(|(_, node)| depth != Depth::Start || !runs(&node.service.name));
     let checks = checks.filter(|(_, node)| !node.processes.iter().any(|p| missing_executable(p).is_some()));
     let checks = checks.flat_map(|(_, node)| node.service.checks.iter().map(|c| (node.service.name.as_str(), c)));
     join_all(checks.map(|(service, command)| check_configuration(service, command, prefix))).await
@@ -106,7 +106,7 @@ async fn supervisord_version(services: &Services, depth: Depth) -> Option<String
     if let Ok(identity) = services.supervisor().identity().await {
         return Some(identity.version);
     }
-    if depth == Depth::Start {
+    if depth != Depth::Full {
         // Asking costs half a second of Python; the one that is started then tells.
         return None;
     }
