@@ -58,9 +58,16 @@ END
 }
 
 wrong_usage() { # MESSAGE
-    printf 'build-install.sh: %s\n\n' "$1" >&2
-    usage >&2
+    printf 'build-install.sh: %s; see --help\n' "$1" >&2
     exit "$exit_usage"
+}
+
+# Two of these at once contradict each other.
+choose_action() { # ACTION
+    case $action in
+        install | "$1") action=$1 ;;
+        *) wrong_usage "--$action and --$1 exclude each other" ;;
+    esac
 }
 
 action=install prefix_wanted='' start=no store_wanted='' no_deps=no profile=release executable='' only=''
@@ -93,10 +100,13 @@ while [ $# -gt 0 ]; do
         --start) start=yes ;;
         --no-deps) no_deps=yes ;;
         --debug) profile=debug ;;
-        --package) action=package profile=dist ;;
-        --uninstall) action=uninstall ;;
+        --package)
+            choose_action package
+            profile=dist
+            ;;
+        --uninstall) choose_action uninstall ;;
         --purge) purge=yes ;;
-        --test) action='test' ;;
+        --test) choose_action 'test' ;;
         --long) long=yes ;;
         --yes) yes=yes ;;
         -h | --help)
@@ -110,6 +120,7 @@ done
 
 case $store_wanted in '' | embedded | mongodb) ;; *) wrong_usage "--store is embedded or mongodb, not $store_wanted" ;; esac
 [ "$purge" = no ] || [ "$action" = uninstall ] || wrong_usage "--purge goes with --uninstall"
+[ "$start" = no ] || [ "$action" = install ] || [ "$action" = version ] || wrong_usage "--start does not go with --$action"
 [ "$long" = no ] || [ "$action" = test ] || wrong_usage "--long goes with --test"
 if [ -n "$only" ] && [ ! -f "$packages_source/$only.sh" ]; then
     wrong_usage "there is no package $only; there are: $(package_names | tr '\n' ' ')"

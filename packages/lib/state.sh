@@ -32,13 +32,13 @@ locate_prefix() { # DIR
     prefix=$(realpath -m -- "$1")
     packages_dir=$prefix/var/lib/packages
     state=$packages_dir/state
+    case $prefix in
+        / | /usr | /etc | /var | /opt | /home | /root | /tmp) die "$exit_refused" "$prefix is not a place for an installation" ;;
+    esac
     [[ $prefix =~ ^/[A-Za-z0-9._/+@~-]+$ ]] ||
         die "$exit_refused" "the prefix '$prefix' has characters that the services' configuration cannot hold (use letters, digits and . _ + @ ~ -)"
     # A unix socket's path has 107 characters at most; supervisord adds a suffix of its own while it binds.
     [ "${#prefix}" -le 70 ] || die "$exit_refused" "the prefix '$prefix' is too long for the supervisor's socket (70 characters at most)"
-    case $prefix in
-        / | /usr | /etc | /var | /opt | /home | /root | /tmp) die "$exit_refused" "$prefix is not a place for an installation" ;;
-    esac
 }
 
 prefix_is_ours() { [ -f "$state" ]; }

@@ -16,7 +16,8 @@ test_an_unknown_option_is_wrong_usage() {
     run "$sandbox/tree/build-install.sh" --prefix "$sandbox/p" --frobnicate
     assert_equal 2 "$code"
     assert_contains "$output" 'unknown option --frobnicate'
-    assert_contains "$output" 'Usage:'
+    assert_contains "$output" '--help'
+    assert_equal 1 "$(wc -l <<<"$output")" 'lines'
     assert_absent "$sandbox/p"
 }
 
@@ -30,6 +31,23 @@ test_wrong_values_are_wrong_usage() {
     assert_equal 2 "$code"
     run "$sandbox/tree/build-install.sh" --prefix
     assert_equal 2 "$code"
+}
+
+test_actions_that_contradict_each_other_are_wrong_usage() {
+    local options
+    for options in '--uninstall --start' '--start --uninstall' '--uninstall --package' '--package --uninstall' \
+        '--uninstall --test' '--test --package' '--test --start' '--package --start'; do
+        # shellcheck disable=SC2086 # several options
+        install_at "$sandbox/p" $options
+        assert_equal 2 "$code" "$options"
+        assert_absent "$sandbox/p"
+    done
+}
+
+test_the_root_is_no_place_for_a_prefix() {
+    install_at /
+    assert_equal 4 "$code"
+    assert_contains "$output" '/ is not a place for an installation'
 }
 
 test_a_fresh_prefix_has_everything_and_says_where() {
