@@ -14,6 +14,7 @@ import json
 import time
 
 import pika
+import pika.exceptions
 
 STATES = ["ok", "minor", "major", "critical"]
 
@@ -49,9 +50,14 @@ def main():
 
     with open(options.password_file, encoding="utf-8") as file:
         credentials = pika.PlainCredentials(options.user, file.read().strip())
-    connection = pika.BlockingConnection(
-        pika.ConnectionParameters(options.host, options.port, options.vhost, credentials, heartbeat=30)
-    )
+    parameters = pika.ConnectionParameters(options.host, options.port, options.vhost, credentials, heartbeat=30)
+    try:
+        connection = pika.BlockingConnection(parameters)
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise SystemExit(
+            f"subscriber.py: no connection to the broker at {options.host}:{options.port} ({error!r}); "
+            "its port is in etc/amqp.conf of the prefix: --port"
+        ) from None
     channel = connection.channel()
     durable = bool(options.queue)
     arguments = {"x-queue-type": "quorum"} if durable else {}
