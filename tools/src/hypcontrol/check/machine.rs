@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Uid, User};
@@ -10,6 +10,8 @@ use nix::unistd::{Uid, User};
 use super::Finding;
 
 const MIB: u64 = 1 << 20;
+/// How many entries of a folder are looked at.
+const MAX_ENTRIES: usize = 256;
 /// Free space in `var` below which a start is refused: the broker stops taking messages there.
 const DISK_FAILURE: u64 = 200 * MIB;
 /// Free space in `var` below which somebody should look.
@@ -99,6 +101,20 @@ pub(super) fn check_permissions(prefix: &Path) -> Vec<Finding> {
             Ok(_) => {}
         }
     }
+    for path in below(prefix) {
+        // What ends while we look is nobody's fault.
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        let needed = if meta.is_dir() { 0o700 } else { 0o600 };
+        if meta.uid() != us.as_raw() {
+            let owner = User::from_uid(Uid::from_raw(meta.uid())).ok().flatten();
+            let owner = owner.map_or_else(|| meta.uid().to_string(), |user| user.name);
+            let message = format!("{} belongs to {owner}, not to {name}", path.display());
+            findings.push(Finding::failure(subject, message, format!("chown -R {name} {}", path.display())));
+        } else if !meta.is_symlink() && meta.mode() & needed != needed {
+            let message = format!("{} has mode {:03o}", path.display(), meta.mode() & 0o777);
+            findings.push(Finding::failure(subject, message, format!("chmod u+rwX {}", path.display())));
+        }
+    }
     for path in secrets(prefix) {
         let Ok(meta) = fs::metadata(&path) else { continue };
         if meta.mode() & 0o077 != 0 {
@@ -115,7 +131,17 @@ pub(super) fn check_permissions(prefix: &Path) -> Vec<Finding> {
     findings
 }
 
-fn secrets(prefix: &Path) -> Vec<std::path::PathBuf> {
+/// What our own programs write below the folders: the store and its files, the engines' state, the spools.
+fn below(prefix: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &str| {
+        let entries = fs::read_dir(prefix.join(folder)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).take(MAX_ENTRIES).collect::<Vec<_>>()
+    };
+    let folders = ["var/lib/store", "var/lib/engines"].map(|folder| prefix.join(folder));
+    folders.into_iter().chain(entries("var/lib/store")).chain(entries("var/spool")).collect()
+}
+
+fn secrets(prefix: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(prefix.join("etc/secrets")).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     files.push(prefix.join("etc/initial-admin-password"));

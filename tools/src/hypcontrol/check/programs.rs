@@ -13,6 +13,9 @@ use crate::hypcontrol::plan::Plan;
 
 const CONFIGURATION: &str = "configuration";
 const VERSIONS: &str = "versions";
+/// How many of the last lines of a program are shown, and how many characters of each.
+const MAX_LINES: usize = 3;
+const MAX_LINE: usize = 400;
 /// Where Debian keeps the broker; a folder per version.
 const BROKER_DIR: &str = "/usr/lib/rabbitmq/lib";
 
@@ -73,9 +76,16 @@ async fn output_of(command: &str, prefix: &Path) -> Result<(bool, String), Strin
     let output = output.map_err(|error| format!("cannot be run: {error}"))?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join("; ");
-    Ok((output.status.success(), last))
+    Ok((output.status.success(), last_words(&said)))
+}
+
+/// The last lines of what a program says as one, without the excerpts that a parser draws: they are of use only
+/// in the columns of a terminal.
+fn last_words(said: &str) -> String {
+    let drawn = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !drawn(line));
+    let lines: Vec<String> = lines.map(|line| line.chars().take(MAX_LINE).collect()).collect();
+    lines.get(lines.len().saturating_sub(MAX_LINES)..).unwrap_or_default().join("; ")
 }
 
 /// Looks at the versions of supervisord and of the broker.
@@ -142,6 +152,17 @@ mod tests {
         assert_eq!(judge("x", "3.10.8", (3, 10), "").level, Level::Ok);
         assert_eq!(judge("x", "3.9.27", (3, 10), "").level, Level::Failure);
         assert_eq!(judge("x", "nonsense", (4, 2), "").level, Level::Failure);
+    }
+
+    #[test]
+    fn a_syntax_error_keeps_its_file_and_line() {
+        let said = "collectd: /p/etc/amqp.conf: TOML parse error at line 2, column 1\n  |\n2 | = 5\n  | ^\n\
+                    unquoted keys cannot be empty\n\n";
+        let expected =
+            "collectd: /p/etc/amqp.conf: TOML parse error at line 2, column 1; unquoted keys cannot be empty";
+        assert_eq!(last_words(said), expected);
+        assert_eq!(last_words("a\nb\nc\nd"), "b; c; d");
+        assert_eq!(last_words(&"x".repeat(5000)).len(), MAX_LINE);
     }
 
     #[tokio::test]

@@ -34,6 +34,20 @@ fn readable_secrets_and_missing_folders_come_with_a_remedy() {
 }
 
 #[test]
+fn a_store_or_spool_that_cannot_be_written_is_found() {
+    let dir = prefix();
+    for (path, mode) in [("var/lib/store", 0o500), ("var/spool/webserver", 0o500), ("var/spool/engines", 0o700)] {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let findings = machine::check_permissions(dir.path());
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    assert!(findings[0].message.ends_with("var/lib/store has mode 500"), "{}", findings[0].message);
+    assert!(findings[1].message.ends_with("var/spool/webserver has mode 500"), "{}", findings[1].message);
+}
+
+#[test]
 fn a_finding_is_written_with_what_to_do() {
     let finding = Finding::failure("ports", "web cannot listen", "change [server] port");
     assert_eq!(finding.text(), "FAIL  ports: web cannot listen\n      to do: change [server] port");
