@@ -112,7 +112,12 @@ fn a_fresh_install_shows_the_host_takes_events_and_leaves_nothing_behind() {
     let health = api.get_ok("/api/v4/healthcheck").unwrap();
     assert!(health["services"].as_array().unwrap().iter().all(|service| service["is_running"] == true), "{health}");
     stack.call("hypcontrol", &["stop"]).unwrap();
-    assert_eq!(stack.processes().unwrap(), []);
+    wait_for("no process is left", seconds(5), || {
+        let left = stack.processes()?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(Some(()))
+    })
+    .unwrap();
     let prefix = stack.prefix();
     drop(stack);
     assert_eq!(processes_of(&prefix).unwrap(), []);
