@@ -10,14 +10,18 @@ use overstory_tests::repository;
 use serde_json::Value;
 
 /// Every crate of the workspace and its rank: a crate depends on crates of a lower rank only.
-const RANKS: [(&str, u8); 13] = [
+const RANKS: [(&str, u8); 17] = [
     ("overstory-model", 0),
     ("overstory-runtime", 1),
+    ("overstory-swarm", 1),
     ("overstory-amqp", 2),
+    ("overstory-client", 2),
     ("overstory-store", 2),
     ("overstory-supervisor", 2),
+    ("overstory-node", 3),
     ("overstory-testkit", 4),
     ("overstory-amqp2engines", 5),
+    ("overstory-dht", 5),
     ("overstory-collectd", 5),
     ("overstory-webserver", 5),
     ("overstory-tools", 5),
@@ -34,7 +38,7 @@ const OWNED: [(&str, &[&str]); 7] = [
     ("roxmltree", &["overstory-supervisor"]),
     ("actix-web", &["overstory-webserver"]),
     ("config", &["overstory-runtime"]),
-    ("tracing-subscriber", &["overstory-runtime"]),
+    ("tracing-subscriber", &["overstory-runtime", "overstory-node"]),
 ];
 
 /// The normal dependencies of each crate of the workspace, by package name.

@@ -1,0 +1,1 @@
+//! The dht node and its tools.

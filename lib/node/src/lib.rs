@@ -1,0 +1,13 @@
+//! The server half of a swarm node.
+//!
+//! [`engine`] says what an engine gives; [`server`] accepts connections of both protocols and drives it; the rest is
+//! what makes it a program that operators run: configuration, logs, statistics, console, control sockets, reports.
+//!
+//! A node's data lives on one thread, as one task after another: no locks, no copies between threads, and a put that
+//! was answered is there for the next request whatever connection it comes on. A machine's other cores are used by
+//! other nodes, each with a part of the hash range.
+
+pub mod engine;
+pub mod server;
+pub mod stats;
+pub mod wake;

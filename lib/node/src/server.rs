@@ -1,0 +1,1 @@
+//! Accepts connections of both protocols and drives the engine.

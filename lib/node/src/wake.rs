@@ -1,0 +1,1 @@
+//! Makes a stream that waits run again.

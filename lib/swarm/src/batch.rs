@@ -1,0 +1,1 @@
+//! The batch part of the protocols.

@@ -1,0 +1,1 @@
+//! The lzo part of the protocols.
