@@ -13,3 +13,6 @@ pub mod legacy;
 pub mod lzo;
 pub mod neo;
 pub mod wire;
+
+#[cfg(test)]
+mod golden;
