@@ -1,1 +1,4 @@
 //! The dht node and its tools.
+
+pub mod storage;
+pub mod tcm;
