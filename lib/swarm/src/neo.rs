@@ -6,6 +6,7 @@
 //! from the node one byte that says whether both are known.
 
 pub mod frame;
+pub mod message;
 
 pub mod dht;
 pub mod dls;
