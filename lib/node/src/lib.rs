@@ -7,7 +7,10 @@
 //! was answered is there for the next request whatever connection it comes on. A machine's other cores are used by
 //! other nodes, each with a part of the hash range.
 
+pub mod app;
+pub mod config;
 pub mod engine;
+pub mod inspect;
 pub mod server;
 pub mod stats;
 pub mod wake;

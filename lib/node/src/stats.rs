@@ -1,7 +1,11 @@
 //! The counters of `stats.log`: plain cells, since everything that counts runs on the node's thread.
 
+pub mod line;
+
 use std::cell::Cell;
 use std::time::Duration;
+
+pub use line::{Fields, Number};
 
 /// Describes a request that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
