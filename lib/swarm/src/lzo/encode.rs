@@ -1,0 +1,195 @@
+//! The encoder: one pass, a table of where four bytes were seen last, matches of four bytes and more.
+
+use super::MAX_DISTANCE;
+
+/// Entries of the table: small enough for the first-level cache.
+const ENTRIES: usize = 1 << 13;
+/// Positions in the table count from the beginning of a block of so many bytes.
+const BLOCK: usize = 1 << 16;
+/// No match begins in the last bytes, so that whole words can be read there.
+const MARGIN: usize = 12;
+/// How soon the search takes larger steps through data that does not repeat: one byte more per so many (a power of 2).
+const PATIENCE: u32 = 5;
+
+/// What the encoder remembers while it works; keep it for the next block, its content does not matter.
+#[derive(Debug, Clone)]
+pub struct Work {
+    table: Box<[u16; ENTRIES]>,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self { table: Box::new([0; ENTRIES]) }
+    }
+}
+
+impl Work {
+    /// Makes the memory for an encoder: 16 KiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// Compresses `input` and appends the block.
+pub fn compress(input: &[u8], out: &mut Vec<u8>, work: &mut Work) {
+    let base = out.len();
+    out.resize(base + bound(input.len()), 0);
+    let mut block = Block { dst: &mut out[base..], at: 0 };
+    let searched = input.len().saturating_sub(MARGIN);
+    let (mut literals, mut next) = (0, 0);
+    while next < searched {
+        work.table.fill(0);
+        let end = searched.min(next + BLOCK);
+        (literals, next) = search(input, literals, next, end, &mut work.table, &mut block);
+    }
+    block.literals(input, literals, input.len());
+    block.put(&[0x11, 0, 0]);
+    let length = block.at;
+    out.truncate(base + length);
+}
+
+/// Bytes that a block of `length` bytes of data cannot exceed, with room to write in large pieces.
+const fn bound(length: usize) -> usize {
+    length + length / 16 + 64 + 32
+}
+
+/// Compresses from `start` on until a position from `end` on is reached; `literals` is where those begin that are not
+/// written yet. Returns both anew.
+#[inline(always)]
+fn search(
+    input: &[u8],
+    mut literals: usize,
+    start: usize,
+    end: usize,
+    table: &mut [u16; ENTRIES],
+    block: &mut Block<'_>,
+) -> (usize, usize) {
+    // An empty entry means the first position, which is as good a candidate as any.
+    let mut at = start + 1;
+    while at < end {
+        let word = word32(input, at);
+        let entry = &mut table[hash(word)];
+        let mut seen = start + usize::from(*entry);
+        #[allow(clippy::cast_possible_truncation, reason = "a block has 65,536 positions")]
+        {
+            *entry = (at - start) as u16;
+        }
+        if word32(input, seen) != word || at - seen > MAX_DISTANCE {
+            at += 1 + ((at - literals) >> PATIENCE);
+            continue;
+        }
+        let mut length = 4 + common(input, seen + 4, at + 4);
+        while at > literals && seen > start && input[at - 1] == input[seen - 1] {
+            at -= 1;
+            seen -= 1;
+            length += 1;
+        }
+        block.literals(input, literals, at);
+        block.repeat(length, at - seen);
+        at += length;
+        literals = at;
+    }
+    (literals, at)
+}
+
+#[inline(always)]
+fn hash(word: u32) -> usize {
+    (word.wrapping_mul(0x9E37_79B1) >> (32 - ENTRIES.trailing_zeros())) as usize
+}
+
+#[inline(always)]
+fn word32(input: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(*input[at..].first_chunk().expect("the search ends before the last words"))
+}
+
+/// How many bytes at both positions are the same; `late` is the later one.
+#[inline(always)]
+fn common(input: &[u8], early: usize, late: usize) -> usize {
+    let (early, late) = (&input[early..], &input[late..]);
+    let mut length = 0;
+    while let (Some(a), Some(b)) = (chunk(early, length), chunk(late, length)) {
+        let differ = a ^ b;
+        if differ != 0 {
+            return length + (differ.trailing_zeros() / 8) as usize;
+        }
+        length += 8;
+    }
+    early[length..].iter().zip(&late[length..]).take_while(|(a, b)| a == b).count() + length
+}
+
+#[inline(always)]
+fn chunk(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The compressed block; `dst` has [`bound`] bytes.
+struct Block<'a> {
+    dst: &'a mut [u8],
+    at: usize,
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        self.dst[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+
+    /// Writes what of a length does not fit into an instruction; at least 1.
+    #[cold]
+    fn extension(&mut self, mut left: usize) {
+        while left > 255 {
+            self.put(&[0]);
+            left -= 255;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most 255")]
+        self.put(&[left as u8]);
+    }
+
+    /// Writes the literals `from..to` of the input.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "each arm bounds the length")]
+    fn literals(&mut self, input: &[u8], from: usize, to: usize) {
+        let length = to - from;
+        match length {
+            0 => return,
+            1..=238 if self.at == 0 => self.put(&[length as u8 + 17]),
+            // They ride on the match before, whose second-last byte has two bits for their number.
+            1..=3 => self.dst[self.at - 2] |= length as u8,
+            4..=18 => self.put(&[length as u8 - 3]),
+            _ => {
+                self.put(&[0]);
+                self.extension(length - 18);
+            }
+        }
+        let (from, to) = (&input[from..], &mut self.dst[self.at..]);
+        match (from.first_chunk::<16>(), to.first_chunk_mut::<16>()) {
+            (Some(from), Some(to)) if length <= 16 => *to = *from,
+            _ => to[..length].copy_from_slice(&from[..length]),
+        }
+        self.at += length;
+    }
+
+    /// Writes a match.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "lengths and distances are bounded by the conditions")]
+    fn repeat(&mut self, length: usize, distance: usize) {
+        if distance <= 0x800 && length <= 8 {
+            let distance = distance - 1;
+            self.put(&[((length - 1) << 5 | (distance & 7) << 2) as u8, (distance >> 3) as u8]);
+            return;
+        }
+        let (code, longest, distance) = match distance {
+            ..=0x4000 => (32, 33, distance - 1),
+            _ => (16 | ((distance - 0x4000) >> 11 & 8) as u8, 9, distance - 0x4000),
+        };
+        if length <= longest {
+            self.put(&[code | (length - 2) as u8]);
+        } else {
+            self.put(&[code]);
+            self.extension(length - longest);
+        }
+        self.put(&((distance << 2) as u16).to_le_bytes());
+    }
+}
