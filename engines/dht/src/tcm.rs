@@ -2,7 +2,7 @@
 
 pub mod reader;
 
-pub use reader::{Item, Reader, Source};
+pub use reader::{Item, Reader, Reason, Source, TcmError};
 
 use overstory_swarm::key::Key;
 
@@ -30,12 +30,19 @@ impl Writer {
     /// A record; the value must not be empty.
     #[inline]
     pub fn record(out: &mut Vec<u8>, key: Key, value: &[u8]) {
+        out.extend_from_slice(&Self::head(key, value.len()));
+        out.extend_from_slice(value);
+    }
+
+    /// What precedes the value of a record.
+    #[must_use]
+    #[inline]
+    pub fn head(key: Key, value_length: usize) -> [u8; RECORD_OVERHEAD] {
         let mut head = [0; RECORD_OVERHEAD];
         head[..8].copy_from_slice(&16u64.to_le_bytes());
         head[8..24].copy_from_slice(&key.hex16());
-        head[24..].copy_from_slice(&(value.len() as u64).to_le_bytes());
-        out.extend_from_slice(&head);
-        out.extend_from_slice(value);
+        head[24..].copy_from_slice(&(value_length as u64).to_le_bytes());
+        head
     }
 
     /// The end mark and the padding; `before` is how many bytes of the file were taken out of `out` so far.
