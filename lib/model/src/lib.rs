@@ -11,6 +11,7 @@ pub mod entity;
 pub mod event;
 pub mod ids;
 pub mod metric;
+pub mod node;
 pub mod notice;
 pub mod perf;
 pub mod permission;
