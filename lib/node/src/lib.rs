@@ -11,6 +11,7 @@ pub mod app;
 pub mod config;
 pub mod engine;
 pub mod inspect;
+pub mod logs;
 pub mod server;
 pub mod stats;
 pub mod wake;
