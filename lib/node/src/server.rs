@@ -13,11 +13,19 @@ use overstory_model::clock::Clock;
 use overstory_runtime::shutdown::Shutdown;
 use overstory_swarm::auth::Credentials;
 use overstory_swarm::neo::frame;
+use tokio::time::MissedTickBehavior;
 
 use crate::engine::Engine;
 use crate::stats::NodeStats;
+use registry::Registry;
 
+mod accept;
+mod buffers;
+mod connection;
+mod legacy;
 mod listen;
+mod neo;
+mod registry;
 
 pub use listen::Listeners;
 
@@ -64,6 +72,19 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// Time that a client has to close a connection that was closed on our side.
+    fn linger(&self) -> Duration {
+        self.write_stall.min(Duration::from_secs(2))
+    }
+
+    /// How often it is looked after time limits.
+    fn sweep(&self) -> Duration {
+        let shortest = self.authentication.min(self.write_stall) / 4;
+        shortest.clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -106,8 +127,47 @@ impl<E: Engine> Server<E> {
     /// # Panics
     /// Outside a `LocalSet` or `LocalRuntime`.
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Drained {
-        drop(listeners);
-        shutdown.requested().await;
-        Drained { cut_off: 0 }
+        let limits = self.config.limits.clone();
+        let registry = Rc::new(Registry::new(self.config.connection_limit, limits, Rc::clone(&self.stats)));
+        let node = Rc::new(Node {
+            engine: self.engine,
+            stats: self.stats,
+            credentials: self.credentials,
+            clock: self.clock,
+            registry: Rc::clone(&registry),
+        });
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => {}
+            () = accept::serve(listeners, &node) => {}
+            () = node.sweep() => {}
+        }
+        Drained { cut_off: registry.drain().await }
+    }
+}
+
+/// What all connections share.
+struct Node<E> {
+    engine: Rc<E>,
+    stats: Rc<NodeStats>,
+    credentials: Rc<RefCell<Credentials>>,
+    clock: Arc<dyn Clock>,
+    registry: Rc<Registry>,
+}
+
+impl<E> Node<E> {
+    /// Looks after time limits and credentials, for ever.
+    async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(self.registry.limits.sweep());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.registry.sweep(&self.credentials.borrow());
+        }
+    }
+
+    /// The node's clock, Unix seconds.
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().secs().0).unwrap_or(0)
     }
 }

@@ -68,11 +68,30 @@ impl RequestCounters {
         add(&self.handled, 1);
         add(&self.handled_total, 1);
         if self.spec.timed {
-            add(&self.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-            let slot = TIME_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(TIME_BOUNDS.len());
-            if let Some(counter) = self.times.get(slot) {
-                add(counter, 1);
-            }
+            self.time(took);
+        }
+    }
+
+    #[inline]
+    fn time(&self, took: Duration) {
+        add(&self.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let slot = TIME_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(TIME_BOUNDS.len());
+        if let Some(counter) = self.times.get(slot) {
+            add(counter, 1);
+        }
+    }
+
+    /// Counts a request that was answered at once and took `took`; the same as [`Self::begin`] and [`Self::end`].
+    #[inline]
+    pub fn once(&self, took: Duration) {
+        let active = self.active.get() + 1;
+        if active > self.max_active.get() {
+            self.max_active.set(active);
+        }
+        self.handled.set(self.handled.get() + 1);
+        self.handled_total.set(self.handled_total.get() + 1);
+        if self.spec.timed {
+            self.time(took);
         }
     }
 
