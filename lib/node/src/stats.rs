@@ -1,6 +1,8 @@
 //! The counters of `stats.log`: plain cells, since everything that counts runs on the node's thread.
 
+pub(crate) mod groups;
 pub mod line;
+pub(crate) mod process;
 
 use std::cell::Cell;
 use std::time::Duration;
