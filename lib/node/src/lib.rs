@@ -8,10 +8,12 @@
 //! other nodes, each with a part of the hash range.
 
 pub mod app;
+mod cli;
 pub mod config;
 pub mod engine;
 pub mod inspect;
 pub mod logs;
+mod pid;
 pub mod server;
 pub mod stats;
 pub mod wake;

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod backoff;
 pub mod config;
 pub mod home;
+pub mod host;
 pub mod ini;
 pub mod lock;
 pub mod logging;

@@ -68,6 +68,47 @@ where
     code
 }
 
+/// Runs a program that owns data and saves it when it ends: on one thread, in a `LocalSet`, logs being its own affair.
+///
+/// SIGTERM, SIGINT and SIGQUIT ask the body to stop. It may then take as long as its data needs: neither a deadline nor
+/// a further signal ends it, only SIGKILL does. The body says with which code the process ends. SIGHUP does nothing but
+/// tell [`Hangups`]. Below supervisord the program stops when supervisord dies.
+///
+/// # Errors
+/// No runtime can be built, or the signals cannot be received.
+pub fn run_saving<F, Fut>(body: F) -> std::io::Result<ExitCode>
+where
+    F: FnOnce(Shutdown, Hangups) -> Fut,
+    Fut: Future<Output = ExitCode>,
+{
+    let runtime = build_runtime(Flavor::CurrentThread)?;
+    let code = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let shutdown = Shutdown::new();
+        stop_when_asked(shutdown.clone())?;
+        let hangups = Hangups { signals: listen(SignalKind::hangup())? };
+        die_with_supervisor();
+        Ok(body(shutdown, hangups).await)
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+/// Tells when SIGHUP came, by which logs are reopened.
+#[derive(Debug)]
+pub struct Hangups {
+    signals: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// Waits for the next one. Can be given up and called again.
+    pub async fn next(&mut self) {
+        if self.signals.recv().await.is_none() {
+            // No more can come.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Runs the asynchronous part of a command on one thread; Ctrl-C ends it as the system does by default.
 ///
 /// # Errors
@@ -146,6 +187,26 @@ fn die_with_supervisor() {
     {
         tracing::warn!(%errno, "would outlive supervisord");
     }
+}
+
+fn stop_when_asked(shutdown: Shutdown) -> std::io::Result<()> {
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut quit = listen(SignalKind::quit())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = quit.recv() => {}
+            }
+            if shutdown.is_requested() {
+                tracing::warn!("stopping already, data is being saved; only a kill ends it sooner, and loses data");
+            }
+            shutdown.request();
+        }
+    });
+    Ok(())
 }
 
 fn watch_signals(shutdown: Shutdown) -> std::io::Result<()> {
