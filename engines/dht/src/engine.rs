@@ -1,7 +1,9 @@
 //! What a dht node answers: all requests of both protocols over one [`Store`].
 
 mod core;
+mod dumps;
 mod get_all;
+mod inspect;
 mod iterate;
 mod legacy;
 mod legacy_streams;
@@ -15,16 +17,18 @@ mod throttle;
 mod update;
 mod watch;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use overstory_node::engine::{Begun, Engine, LegacyStep, NeoRequest, Peer, Support};
+use overstory_node::inspect::DumpFacts;
 use overstory_node::stats::{NodeStats, RequestSpec};
 use overstory_node::wake::Waker;
 use overstory_swarm::key::HashRange;
 use overstory_swarm::neo::Replies;
 
 pub use self::core::{EngineSettings, Hooks};
+pub use self::dumps::Dumps;
 pub use self::watch::{LISTEN_QUEUE, MIRROR_QUEUE};
 
 use self::core::Core;
@@ -36,13 +40,23 @@ const ACTIONS: &[&str] = &["written", "read", "forwarded", "deleted", "iterated"
 /// The engine of a dht node.
 pub struct DhtEngine {
     core: Rc<Core>,
+    load_rejected: Cell<u64>,
+    dump_facts: RefCell<DumpFacts>,
+    dumps: RefCell<Option<Dumps>>,
+    backup_problem: RefCell<Option<String>>,
 }
 
 impl DhtEngine {
     /// Makes an engine of what was loaded.
     #[must_use]
     pub fn new(store: Store, settings: EngineSettings, stats: Rc<NodeStats>, hooks: Box<dyn Hooks>) -> Self {
-        Self { core: Rc::new(Core::new(store, settings, stats, hooks)) }
+        Self {
+            core: Rc::new(Core::new(store, settings, stats, hooks)),
+            load_rejected: Cell::new(0),
+            dump_facts: RefCell::default(),
+            dumps: RefCell::default(),
+            backup_problem: RefCell::default(),
+        }
     }
 
     /// The range that the node is responsible for now.

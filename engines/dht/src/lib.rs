@@ -1,7 +1,8 @@
 //! The dht node and its tools.
 
-pub mod engine;
+pub mod config;
 pub mod dump;
+pub mod engine;
 pub mod load;
 pub mod storage;
 pub mod tcm;
