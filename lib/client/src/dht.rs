@@ -1,0 +1,495 @@
+//! The client of a dht: every request of both protocols (protocol §1.5, §2.4, §5).
+
+mod changes;
+mod legacy;
+mod neo;
+mod records;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use overstory_swarm::channel;
+use overstory_swarm::key::{HashRange, Key};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Error;
+use crate::legacy::Pool;
+use crate::neo::Identity;
+use crate::neo::link::{Link, LinkEvent};
+use crate::ranges::RangeTable;
+use crate::registry::Registry;
+
+pub use changes::{Change, Changes};
+pub use records::{Batch, Records, Selection, StreamControl};
+
+/// Which protocol the client speaks. The registry's ports are that protocol's.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// Authenticated, multiplexed.
+    Neo(Identity),
+    /// Without authentication, one request at a time per connection.
+    Legacy {
+        /// Takes nodes that do not cover the whole hash range, as a dump of one node needs it.
+        gaps: bool,
+    },
+}
+
+/// How a client is set up.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// The nodes.
+    pub nodes: Registry,
+    /// What is spoken with them.
+    pub protocol: Protocol,
+    /// Legacy: connections per node at most (5).
+    pub connections: usize,
+    /// Legacy: requests per node that wait for a connection at most (10,000).
+    pub queue_limit: usize,
+    /// How long connecting takes at most, with authentication (5 s).
+    pub connect_timeout: Duration,
+    /// How long one request takes at most, waiting for the connection included (10 s).
+    pub request_timeout: Duration,
+    /// How long a GetAll waits for a node that has gone away to come back (30 s); neo only, legacy cannot go on.
+    pub patience: Duration,
+}
+
+impl ClientConfig {
+    /// The defaults for neo.
+    #[must_use]
+    pub const fn neo(nodes: Registry, identity: Identity) -> Self {
+        Self::new(nodes, Protocol::Neo(identity))
+    }
+
+    /// The defaults for legacy.
+    #[must_use]
+    pub const fn legacy(nodes: Registry) -> Self {
+        Self::new(nodes, Protocol::Legacy { gaps: false })
+    }
+
+    const fn new(nodes: Registry, protocol: Protocol) -> Self {
+        Self {
+            nodes,
+            protocol,
+            connections: 5,
+            queue_limit: 10_000,
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How much a node, or a channel of it, holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Which node.
+    pub node: SocketAddrV4,
+    /// Records.
+    pub records: u64,
+    /// Bytes, as the node counts them.
+    pub bytes: u64,
+}
+
+/// What [`DhtClient::update`] is to do with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Replaces it.
+    Replace(Vec<u8>),
+    /// Leaves it as it is.
+    Leave,
+}
+
+/// A client of a dht. Clones share the connections, which end with the last of them.
+#[derive(Clone)]
+pub struct DhtClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ClientConfig,
+    routes: Arc<Routes>,
+    backend: Backend,
+}
+
+enum Backend {
+    Neo(Arc<Links>),
+    Legacy { pools: Vec<Arc<Pool>>, handshake: tokio::sync::Mutex<u64> },
+}
+
+/// The connections of a neo client.
+struct Links {
+    links: Mutex<BTreeMap<SocketAddrV4, Link>>,
+    identity: Identity,
+    connect_timeout: Duration,
+    routes: Arc<Routes>,
+}
+
+/// The hash ranges, and who waits for one.
+#[derive(Default)]
+struct Routes {
+    table: Mutex<RangeTable>,
+    changed: Notify,
+}
+
+impl Routes {
+    fn lock(&self) -> MutexGuard<'_, RangeTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DhtClient {
+    /// Sets a client up and waits until every node has answered, at most `connect_timeout`.
+    ///
+    /// # Errors
+    /// The first node that could not be reached or did not accept the client; legacy: the nodes' versions differ or
+    /// their ranges do not cover every key exactly once.
+    pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
+        let client = Self::start(config)?;
+        client.ready().await?;
+        Ok(client)
+    }
+
+    /// Sets a client up without waiting; requests wait for the connection. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The registry is empty.
+    pub fn start(config: ClientConfig) -> Result<Self, Error> {
+        if config.nodes.is_empty() {
+            return Err(Error::NoNodes);
+        }
+        let routes = Arc::<Routes>::default();
+        let backend = match &config.protocol {
+            Protocol::Neo(identity) => {
+                let links = Arc::new(Links {
+                    links: Mutex::default(),
+                    identity: identity.clone(),
+                    connect_timeout: config.connect_timeout,
+                    routes: Arc::clone(&routes),
+                });
+                config.nodes.nodes().iter().for_each(|&node| links.add(node));
+                Backend::Neo(links)
+            }
+            Protocol::Legacy { .. } => {
+                let pool = |&node| Pool::new(node, config.connections, config.queue_limit, config.connect_timeout);
+                let pools = config.nodes.nodes().iter().map(pool).collect();
+                Backend::Legacy { pools, handshake: tokio::sync::Mutex::new(0) }
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { config, routes, backend }) })
+    }
+
+    /// Waits until every node has told its range, at most `connect_timeout`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn ready(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + self.inner.config.connect_timeout;
+        match &self.inner.backend {
+            Backend::Legacy { .. } => self.handshake(0, deadline).await,
+            Backend::Neo(links) => loop {
+                let mut changed = pin!(self.inner.routes.changed.notified());
+                changed.as_mut().enable();
+                let missing = {
+                    let table = self.inner.routes.lock();
+                    self.inner.config.nodes.nodes().iter().copied().find(|&node| !table.knows(node))
+                };
+                let Some(missing) = missing else { return Ok(()) };
+                // A node that refuses the client does so again: waiting for it is of no use.
+                if let Some(error) = links.refusal() {
+                    return Err(error);
+                }
+                let look_again = deadline.min(Instant::now() + Duration::from_millis(50));
+                if timeout_at(look_again, changed).await.is_err() && Instant::now() >= deadline {
+                    return Err(links.trouble(missing));
+                }
+            },
+        }
+    }
+
+    /// The nodes and their ranges, as far as they are known.
+    #[must_use]
+    pub fn ranges(&self) -> RangeTable {
+        self.inner.routes.lock().clone()
+    }
+
+    /// The nodes: those of the registry and, by neo, those that they named.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<SocketAddrV4> {
+        match &self.inner.backend {
+            Backend::Neo(links) => links.lock().keys().copied().collect(),
+            Backend::Legacy { pools, .. } => pools.iter().map(|pool| pool.node()).collect(),
+        }
+    }
+
+    /// Stores a record.
+    ///
+    /// # Errors
+    /// See [`Error`]; where [`Error::effect_unknown`] holds it may be stored nevertheless.
+    pub async fn put(&self, channel: &str, key: Key, value: &[u8]) -> Result<(), Error> {
+        check(channel)?;
+        if value.is_empty() {
+            return Err(Error::EmptyValue);
+        }
+        match &self.inner.backend {
+            Backend::Neo(links) => self.neo_put(links, channel, key, value).await,
+            Backend::Legacy { .. } => self.legacy_put(channel, key, value).await,
+        }
+    }
+
+    /// Reads a record; none if there is no such record.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get(&self, channel: &str, key: Key) -> Result<Option<Vec<u8>>, Error> {
+        check(channel)?;
+        match &self.inner.backend {
+            Backend::Neo(links) => self.neo_get(links, channel, key).await,
+            Backend::Legacy { .. } => self.legacy_get(channel, key).await,
+        }
+    }
+
+    /// Whether there is a record.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn exists(&self, channel: &str, key: Key) -> Result<bool, Error> {
+        check(channel)?;
+        match &self.inner.backend {
+            Backend::Neo(links) => self.neo_exists(links, channel, key).await,
+            Backend::Legacy { .. } => self.legacy_exists(channel, key).await,
+        }
+    }
+
+    /// Removes a record. By neo it says whether there was one; legacy does not tell and says yes.
+    ///
+    /// # Errors
+    /// See [`Error`]; where [`Error::effect_unknown`] holds it may be gone nevertheless.
+    pub async fn remove(&self, channel: &str, key: Key) -> Result<bool, Error> {
+        check(channel)?;
+        match &self.inner.backend {
+            Backend::Neo(links) => self.neo_remove(links, channel, key).await,
+            Backend::Legacy { .. } => self.legacy_remove(channel, key).await.map(|()| true),
+        }
+    }
+
+    /// Changes a record depending on its value (neo only). `change` sees the value; says whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if somebody else changed it meanwhile: nothing was done. Else see [`Error`].
+    pub async fn update(
+        &self,
+        channel: &str,
+        key: Key,
+        change: impl FnOnce(&[u8]) -> Update + Send,
+    ) -> Result<bool, Error> {
+        check(channel)?;
+        match &self.inner.backend {
+            Backend::Neo(links) => self.neo_update(links, channel, key, change).await,
+            Backend::Legacy { .. } => Err(Error::OtherProtocolOnly { request: "Update", protocol: "neo" }),
+        }
+    }
+
+    /// The channels of all nodes, sorted, each once.
+    ///
+    /// # Errors
+    /// The first node that could not tell.
+    pub async fn channels(&self) -> Result<Vec<String>, Error> {
+        let names = match &self.inner.backend {
+            Backend::Neo(links) => self.neo_channels(links).await?,
+            Backend::Legacy { pools, .. } => self.legacy_channels(pools).await?,
+        };
+        let mut names: Vec<String> = names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Removes a channel and its records at all nodes. By neo only the client `admin` may.
+    ///
+    /// # Errors
+    /// The first node that failed; the others may have done it.
+    pub async fn remove_channel(&self, channel: &str) -> Result<(), Error> {
+        check(channel)?;
+        match &self.inner.backend {
+            Backend::Neo(links) => self.neo_remove_channel(links, channel).await,
+            Backend::Legacy { pools, .. } => self.legacy_remove_channel(pools, channel).await,
+        }
+    }
+
+    /// Reads a channel from all nodes at once.
+    ///
+    /// # Errors
+    /// The channel's name is none. What fails later comes out of the stream.
+    pub fn get_all(&self, channel: &str, selection: &Selection) -> Result<Records, Error> {
+        check(channel)?;
+        Ok(match &self.inner.backend {
+            Backend::Neo(links) => self.neo_get_all(links, channel, selection),
+            Backend::Legacy { pools, .. } => self.legacy_get_all(pools, channel, selection),
+        })
+    }
+
+    /// Follows the records that are put from now on. By neo a Mirror without refresh, which also tells removals.
+    ///
+    /// # Errors
+    /// The channel's name is none.
+    pub fn listen(&self, channel: &str) -> Result<Changes, Error> {
+        check(channel)?;
+        Ok(match &self.inner.backend {
+            Backend::Neo(links) => self.neo_mirror(links, channel, false, Duration::ZERO),
+            Backend::Legacy { pools, .. } => self.legacy_listen(pools, channel),
+        })
+    }
+
+    /// Follows a channel (neo only): with `initial_refresh` all records first, and again every `periodic_refresh`
+    /// (whole seconds, zero for never).
+    ///
+    /// # Errors
+    /// The channel's name is none, or the protocol is legacy.
+    pub fn mirror(&self, channel: &str, initial_refresh: bool, periodic_refresh: Duration) -> Result<Changes, Error> {
+        check(channel)?;
+        match &self.inner.backend {
+            Backend::Neo(links) => Ok(self.neo_mirror(links, channel, initial_refresh, periodic_refresh)),
+            Backend::Legacy { .. } => Err(Error::OtherProtocolOnly { request: "Mirror", protocol: "neo" }),
+        }
+    }
+
+    /// How much each node holds (legacy only).
+    ///
+    /// # Errors
+    /// The first node that could not tell.
+    pub async fn sizes(&self) -> Result<Vec<Size>, Error> {
+        self.legacy_sizes(self.pools("GetSize")?, None).await
+    }
+
+    /// How much each node holds of a channel (legacy only).
+    ///
+    /// # Errors
+    /// The first node that could not tell.
+    pub async fn channel_sizes(&self, channel: &str) -> Result<Vec<Size>, Error> {
+        check(channel)?;
+        self.legacy_sizes(self.pools("GetChannelSize")?, Some(channel)).await
+    }
+
+    /// How many legacy connections each node has (legacy only).
+    ///
+    /// # Errors
+    /// The first node that could not tell.
+    pub async fn num_connections(&self) -> Result<Vec<(SocketAddrV4, u64)>, Error> {
+        self.legacy_connections(self.pools("GetNumConnections")?).await
+    }
+
+    /// The version that each node tells (legacy only).
+    ///
+    /// # Errors
+    /// The first node that could not tell.
+    pub async fn versions(&self) -> Result<Vec<(SocketAddrV4, String)>, Error> {
+        self.legacy_versions(self.pools("GetVersion")?).await
+    }
+
+    /// Asks a node for its range (legacy only).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn responsible_range(&self, node: SocketAddrV4) -> Result<HashRange, Error> {
+        self.legacy_range(self.pool(node, "GetResponsibleRange")?).await
+    }
+
+    /// Gives a node another range and tells it which nodes get the rest; returns once all of it was moved (legacy
+    /// only). There is no time limit.
+    ///
+    /// # Errors
+    /// [`Error::Node`] if the ranges are wrong or another redistribution runs. After [`Error::Broken`] the node goes
+    /// on by itself.
+    pub async fn redistribute(
+        &self,
+        node: SocketAddrV4,
+        range: HashRange,
+        others: &[(SocketAddrV4, HashRange)],
+    ) -> Result<(), Error> {
+        self.legacy_redistribute(self.pool(node, "Redistribute")?, range, others).await
+    }
+
+    fn pools(&self, request: &'static str) -> Result<&[Arc<Pool>], Error> {
+        match &self.inner.backend {
+            Backend::Legacy { pools, .. } => Ok(pools),
+            Backend::Neo(_) => Err(Error::OtherProtocolOnly { request, protocol: "legacy" }),
+        }
+    }
+
+    fn pool(&self, node: SocketAddrV4, request: &'static str) -> Result<&Arc<Pool>, Error> {
+        let unknown = Error::Away { node, cause: None };
+        self.pools(request)?.iter().find(|pool| pool.node() == node).ok_or(unknown)
+    }
+}
+
+fn check(channel: &str) -> Result<(), Error> {
+    channel::check(channel.as_bytes())?;
+    Ok(())
+}
+
+impl Links {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddrV4, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to connect to a node, unless that has begun already.
+    fn add(self: &Arc<Self>, node: SocketAddrV4) {
+        let mut links = self.lock();
+        if links.contains_key(&node) || links.len() >= crate::registry::MAX_NODES {
+            return;
+        }
+        // The links must not keep themselves alive.
+        let owner = Arc::downgrade(self);
+        let on_event = move |from, event| {
+            let Some(links) = owner.upgrade() else { return };
+            let (of, range) = match event {
+                LinkEvent::Range(range) => (from, range),
+                LinkEvent::NewNode(other, range) => (other, range),
+            };
+            links.routes.lock().update(of, range, std::time::Instant::now());
+            if of != from {
+                links.add(of);
+            }
+            links.routes.changed.notify_waiters();
+        };
+        let link = Link::start(node, self.identity.clone(), self.connect_timeout, Box::new(on_event));
+        links.insert(node, link);
+    }
+
+    fn get(&self, node: SocketAddrV4) -> Result<Link, Error> {
+        self.lock().get(&node).cloned().ok_or(Error::Away { node, cause: None })
+    }
+
+    fn all(&self) -> Vec<Link> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Why a node is not connected.
+    fn trouble(&self, node: SocketAddrV4) -> Error {
+        match self.lock().get(&node).and_then(Link::trouble) {
+            Some(Error::Away { cause: Some(cause), .. }) => Error::clone(&cause),
+            Some(error) => error,
+            None => Error::Away { node, cause: None },
+        }
+    }
+
+    /// A node that does not want this client, if there is one.
+    fn refusal(&self) -> Option<Error> {
+        self.lock().values().filter_map(Link::trouble).find_map(|trouble| match trouble {
+            Error::Away { cause: Some(cause), .. } if matches!(*cause, Error::Rejected { .. }) => {
+                Some(Error::clone(&cause))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.lock().values().for_each(Link::close);
+    }
+}

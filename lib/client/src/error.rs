@@ -1,0 +1,207 @@
+//! What can go wrong with a request, and whether trying again makes sense.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overstory_swarm::key::Key;
+
+use crate::ranges::RangeProblem;
+
+/// A request that failed. Each names the node, where one was involved.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection could be made.
+    #[error("{node}: cannot connect: {cause}")]
+    Connect {
+        /// Where to.
+        node: SocketAddrV4,
+        /// What the system said.
+        cause: Arc<io::Error>,
+    },
+    /// The node does not speak this protocol there.
+    #[error("{node}: does not answer as a {expected} node (the neo port of a dht node is its legacy port + 100)")]
+    OtherProtocol {
+        /// Which node.
+        node: SocketAddrV4,
+        /// The protocol that was tried.
+        expected: &'static str,
+    },
+    /// The node does not know the name, or the key is not the one it has.
+    #[error("{node}: refused to authenticate `{name}`: wrong name or key, or clocks more than 30 minutes apart")]
+    Rejected {
+        /// Which node.
+        node: SocketAddrV4,
+        /// The name that was given.
+        name: String,
+    },
+    /// No connection to the node came about within the request's time. The request was not sent.
+    #[error("{node}: not connected{}", .cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default())]
+    Away {
+        /// Which node.
+        node: SocketAddrV4,
+        /// Why the last attempt failed.
+        cause: Option<Arc<Error>>,
+    },
+    /// The connection broke after the request was sent: whether it had an effect is unknown.
+    #[error("{node}: the connection broke before the answer came: {cause}")]
+    Broken {
+        /// Which node.
+        node: SocketAddrV4,
+        /// How.
+        cause: Arc<str>,
+    },
+    /// No answer came in time: whether the request had an effect is unknown.
+    #[error("{node}: no answer within {} ms", .after.as_millis())]
+    Timeout {
+        /// Which node.
+        node: SocketAddrV4,
+        /// The limit.
+        after: Duration,
+    },
+    /// The node sent something that is not of the protocol; the connection is closed.
+    #[error("{node}: protocol error: {what}")]
+    Protocol {
+        /// Which node.
+        node: SocketAddrV4,
+        /// What it was.
+        what: Arc<str>,
+    },
+    /// The node answered that it could not do it.
+    #[error("{node}: the node answered with an error")]
+    Node {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The node is not responsible for the key; nothing was done.
+    #[error("{node}: not responsible for the key")]
+    WrongNode {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The node has no room for the record; nothing was done.
+    #[error("{node}: out of memory (size_limit)")]
+    OutOfMemory {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The client's name does not allow the request.
+    #[error("{node}: not permitted (only the client `admin` may)")]
+    NotPermitted {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The node does not know the request.
+    #[error("{node}: does not support {request}")]
+    Unsupported {
+        /// Which node.
+        node: SocketAddrV4,
+        /// Which request.
+        request: &'static str,
+    },
+    /// The value changed between reading and writing it; nothing was done.
+    #[error("{node}: the record was changed by somebody else")]
+    Conflict {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The chosen protocol has no such request.
+    #[error("{request} is a request of the {protocol} protocol only")]
+    OtherProtocolOnly {
+        /// Which request.
+        request: &'static str,
+        /// Which protocol has it.
+        protocol: &'static str,
+    },
+    /// No node of the registry is responsible for the key.
+    #[error("no node is responsible for key {0}")]
+    NoResponsibleNode(Key),
+    /// So many requests wait for a connection to the node already.
+    #[error("{node}: too many requests are waiting")]
+    QueueFull {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// A name that no channel can have.
+    #[error(transparent)]
+    BadChannelName(#[from] overstory_swarm::channel::BadChannelName),
+    /// Records cannot be empty.
+    #[error("an empty value cannot be stored")]
+    EmptyValue,
+    /// The value is longer than the protocol takes.
+    #[error("a value of {length} bytes is too long, at most {limit} can be stored")]
+    ValueTooBig {
+        /// Its length.
+        length: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The nodes' hash ranges do not fit together.
+    #[error(transparent)]
+    Ranges(#[from] RangeProblem),
+    /// The nodes are of different versions.
+    #[error("the nodes speak different versions: {first} says `{first_version}`, {second} says `{second_version}`")]
+    Versions {
+        /// One node.
+        first: SocketAddrV4,
+        /// What it says.
+        first_version: String,
+        /// Another node.
+        second: SocketAddrV4,
+        /// What it says.
+        second_version: String,
+    },
+    /// The registry is empty.
+    #[error("no nodes are registered")]
+    NoNodes,
+    /// The client was closed.
+    #[error("the client was closed")]
+    Closed,
+}
+
+impl Error {
+    /// Whether the same request may succeed later without anybody changing anything about it.
+    ///
+    /// Where [`Self::effect_unknown`] holds as well, trying again may do the request twice.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Away { .. }
+                | Self::Broken { .. }
+                | Self::Timeout { .. }
+                | Self::Node { .. }
+                | Self::WrongNode { .. }
+                | Self::OutOfMemory { .. }
+                | Self::Conflict { .. }
+                | Self::NoResponsibleNode(_)
+                | Self::QueueFull { .. }
+                | Self::Ranges(_)
+        )
+    }
+
+    /// Whether the node may have done the request although it failed.
+    #[must_use]
+    pub const fn effect_unknown(&self) -> bool {
+        matches!(self, Self::Broken { .. } | Self::Timeout { .. } | Self::Protocol { .. } | Self::Node { .. })
+    }
+
+    pub(crate) fn connect(node: SocketAddrV4, cause: io::Error) -> Self {
+        Self::Connect { node, cause: Arc::new(cause) }
+    }
+
+    pub(crate) fn broken(node: SocketAddrV4, cause: &io::Error) -> Self {
+        let cause: Arc<str> = match cause.kind() {
+            io::ErrorKind::UnexpectedEof => "closed by the node".into(),
+            _ => cause.to_string().into(),
+        };
+        Self::Broken { node, cause }
+    }
+
+    pub(crate) fn protocol(node: SocketAddrV4, what: impl ToString) -> Self {
+        Self::Protocol { node, what: what.to_string().into() }
+    }
+}

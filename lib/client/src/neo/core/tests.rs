@@ -1,0 +1,1 @@
+//! Tests of the sans-I/O half of a connection.

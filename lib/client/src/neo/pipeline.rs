@@ -1,0 +1,205 @@
+//! One connection, one thread, very many requests in flight: for those who count microseconds.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use overstory_swarm::key::Key;
+use overstory_swarm::neo::dht::{ExistsReply, GetReply, PutReply, RemoveReply, Request};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::core::{Core, Event};
+use super::{Identity, establish};
+use crate::error::Error;
+
+/// Bytes that are read at once.
+const READ: usize = 256 << 10;
+/// Bytes that may wait to be sent before [`Pipeline::complete`] has to run; more are refused.
+const MAX_UNSENT: usize = 16 << 20;
+
+/// What a node answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome<'a> {
+    /// A Put was stored.
+    Stored,
+    /// The value of a Get.
+    Value(&'a [u8]),
+    /// An Exists found the record.
+    Exists,
+    /// A Remove removed the record.
+    Removed,
+    /// There is no such record.
+    NoRecord,
+    /// The node is not responsible for the key.
+    WrongNode,
+    /// The node could not do it.
+    Failed,
+    /// The node does not know the request.
+    Unsupported,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Put,
+    Get,
+    Exists,
+    Remove,
+}
+
+/// A neo connection to one node that keeps many requests in flight.
+///
+/// Requests are queued with a token of the caller's and sent together; [`Self::complete`] hands over the answers, which
+/// come in any order. Nothing is allocated per request. Names and values are not checked: the node does that.
+#[derive(Debug)]
+pub struct Pipeline {
+    node: SocketAddrV4,
+    stream: TcpStream,
+    core: Core<(Asked, u64)>,
+    sent: usize,
+    input: Vec<u8>,
+    filled: usize,
+    stall: Duration,
+}
+
+impl Pipeline {
+    /// Connects and authenticates within `timeout`, which is also how long [`Self::complete`] waits for an answer.
+    ///
+    /// # Errors
+    /// The node cannot be reached, speaks something else, or does not accept the identity.
+    pub async fn connect(node: SocketAddrV4, identity: &Identity, timeout: Duration) -> Result<Self, Error> {
+        let stream = establish(node, identity, timeout).await?;
+        let core = Core::new();
+        Ok(Self { node, stream, core, sent: 0, input: vec![0; READ], filled: 0, stall: timeout })
+    }
+
+    /// How many requests have no answer yet.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.core.in_flight()
+    }
+
+    /// Queues a Put; false if it has to wait for answers.
+    #[inline]
+    pub fn put(&mut self, token: u64, channel: &str, key: Key, value: &[u8]) -> bool {
+        self.begin(Asked::Put, token, &Request::Put { channel: channel.as_bytes(), key, value })
+    }
+
+    /// Queues a Get; false if it has to wait for answers.
+    #[inline]
+    pub fn get(&mut self, token: u64, channel: &str, key: Key) -> bool {
+        self.begin(Asked::Get, token, &Request::Get { channel: channel.as_bytes(), key })
+    }
+
+    /// Queues an Exists; false if it has to wait for answers.
+    #[inline]
+    pub fn exists(&mut self, token: u64, channel: &str, key: Key) -> bool {
+        self.begin(Asked::Exists, token, &Request::Exists { channel: channel.as_bytes(), key })
+    }
+
+    /// Queues a Remove; false if it has to wait for answers.
+    #[inline]
+    pub fn remove(&mut self, token: u64, channel: &str, key: Key) -> bool {
+        self.begin(Asked::Remove, token, &Request::Remove { channel: channel.as_bytes(), key })
+    }
+
+    #[inline]
+    fn begin(&mut self, asked: Asked, token: u64, request: &Request<'_>) -> bool {
+        self.core.out.len() - self.sent < MAX_UNSENT && self.core.begin(request, (asked, token)).is_some()
+    }
+
+    /// Sends what is queued and waits until at least one answer has come; says how many were handed to `on`.
+    /// Returns 0 at once when nothing is in flight. May be dropped while it waits without losing anything.
+    ///
+    /// # Errors
+    /// The connection broke, the node broke the protocol, or it did not answer in time. The effect of the requests in
+    /// flight is unknown then; the pipeline cannot be used any more.
+    pub async fn complete(&mut self, mut on: impl FnMut(u64, Outcome<'_>)) -> Result<usize, Error> {
+        let (node, stall) = (self.node, self.stall);
+        let mut done = 0;
+        while done == 0 && self.core.in_flight() > 0 {
+            self.write()?;
+            let interest =
+                if self.core.out.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+            let ready = timeout(stall, self.stream.ready(interest)).await;
+            let ready = ready.map_err(|_| Error::Timeout { node, after: stall })?;
+            if ready.map_err(|cause| Error::broken(node, &cause))?.is_readable() {
+                done += self.read(&mut on)?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Sends as much as the system takes.
+    fn write(&mut self) -> Result<(), Error> {
+        while self.sent < self.core.out.len() {
+            match self.stream.try_write(self.core.out.get(self.sent..).unwrap_or_default()) {
+                Ok(written) => self.sent += written,
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(cause) => return Err(Error::broken(self.node, &cause)),
+            }
+        }
+        self.core.out.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    fn read(&mut self, on: &mut impl FnMut(u64, Outcome<'_>)) -> Result<usize, Error> {
+        if self.filled == self.input.len() {
+            self.input.resize(self.filled * 2, 0);
+        }
+        match self.stream.try_read(self.input.get_mut(self.filled..).unwrap_or_default()) {
+            Ok(0) => return Err(Error::broken(self.node, &io::ErrorKind::UnexpectedEof.into())),
+            Ok(read) => self.filled += read,
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(cause) => return Err(Error::broken(self.node, &cause)),
+        }
+        let mut done = 0;
+        let arrived = self.input.get(..self.filled).unwrap_or_default();
+        let received = self.core.receive(arrived, |&mut (asked, token), event| {
+            done += 1;
+            on(token, outcome(asked, event));
+            false
+        });
+        let consumed = received.map_err(|what| Error::protocol(self.node, what))?;
+        self.input.copy_within(consumed..self.filled, 0);
+        self.filled -= consumed;
+        Ok(done)
+    }
+}
+
+#[inline]
+fn outcome(asked: Asked, event: Event<'_>) -> Outcome<'_> {
+    let payload = match event {
+        Event::Value(value) => return Outcome::Value(value),
+        Event::Last(payload) => payload,
+        Event::Unsupported => return Outcome::Unsupported,
+        Event::Item(_) | Event::Stopped => return Outcome::Failed,
+    };
+    match asked {
+        Asked::Put => match PutReply::decode(payload) {
+            Ok(PutReply::Put) => Outcome::Stored,
+            Ok(PutReply::WrongNode) => Outcome::WrongNode,
+            _ => Outcome::Failed,
+        },
+        Asked::Get => match GetReply::decode(payload) {
+            Ok(GetReply::NoRecord) => Outcome::NoRecord,
+            Ok(GetReply::WrongNode) => Outcome::WrongNode,
+            _ => Outcome::Failed,
+        },
+        Asked::Exists => match ExistsReply::decode(payload) {
+            Ok(ExistsReply::Exists) => Outcome::Exists,
+            Ok(ExistsReply::NoRecord) => Outcome::NoRecord,
+            Ok(ExistsReply::WrongNode) => Outcome::WrongNode,
+            _ => Outcome::Failed,
+        },
+        Asked::Remove => match RemoveReply::decode(payload) {
+            Ok(RemoveReply::Removed) => Outcome::Removed,
+            Ok(RemoveReply::NoRecord) => Outcome::NoRecord,
+            Ok(RemoveReply::WrongNode) => Outcome::WrongNode,
+            _ => Outcome::Failed,
+        },
+    }
+}
