@@ -116,6 +116,14 @@ impl Credentials {
         Ok(())
     }
 
+    /// The names of the clients, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.keys.keys().filter_map(|name| std::str::from_utf8(name).ok()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// How many clients there are.
     #[must_use]
     pub fn len(&self) -> usize {
