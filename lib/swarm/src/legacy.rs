@@ -8,6 +8,7 @@
 //! A request is decoded where it lies in the connection's input. [`Decoded::Need`] names the length at which the next
 //! value is complete, so that a value is looked at once when it begins and once when it is there, however long it is.
 //! The replies of all nodes are made of the same few shapes; [`reply`] writes and reads them.
+//! `docs/formats/swarm-requests.md` lists all requests of all nodes.
 
 mod cursor;
 mod list;

@@ -1,13 +1,13 @@
 //! The neo requests of the dht (protocol §2.4, all of version 0).
 //!
 //! ```text
-//! client:  code u8 | version u8 | the request's own values              (first message of a request id)
-//! node:    supported u8                                                 (a message of its own, sent before the rest is read)
+//! client:  code u8 | version u8 | the request's own values        (first message of a request id)
+//! node:    supported u8                                           (a message of its own, before the rest is read)
 //! node:    one byte, or the request's own messages
 //! ```
 //!
 //! A request whose first message ends too early is answered with its error where it has one. Bytes behind the last
-//! value of a first message are ignored, for every request, as the published nodes do. All later messages must be exact.
+//! value of a first message are ignored, for every request, as published for Put; all later messages must be exact.
 
 pub mod stream;
 pub mod update;

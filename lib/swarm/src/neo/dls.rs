@@ -1,8 +1,8 @@
 //! The neo requests of the dls (protocol §2.6).
 //!
 //! A GetRange works by credit: after each batch the node waits until the client says [`GetRangeControl::Continue`] or
-//! [`GetRangeControl::Stop`]; after [`GetRangeMessage::Finished`] it waits for [`GetRangeControl::Ack`]. A batch is never
-//! empty, and its uncompressed length lies outside of the array:
+//! [`GetRangeControl::Stop`]; after [`GetRangeMessage::Finished`] it waits for [`GetRangeControl::Ack`]. A batch is
+//! never empty, and its uncompressed length lies outside of the array:
 //!
 //! ```text
 //! 3 u8 | uncompressed length u64 | array: LZO block of { timestamp i64 | array value }...
@@ -220,8 +220,8 @@ impl<'a> GetRangeMessage<'a> {
 
     /// Appends a [`Self::Records`] whose batch is appended by `fill`, without a copy.
     ///
-    /// `fill` appends the uncompressed length and the block, as the batches of all other requests are; the length of the
-    /// array belongs between the two.
+    /// `fill` appends the uncompressed length and the block, as the batches of all other requests are; the length of
+    /// the array belongs between the two.
     pub fn encode_records(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
         out.push(RECORDS);
         let start = out.len();

@@ -1,4 +1,5 @@
 //! What the messages of all neo requests share (protocol §2.2): how they fail to decode, and the one-byte messages.
+//! All requests of all nodes are listed in `docs/formats/swarm-requests.md`.
 
 use crate::wire::{Reader, Short};
 

@@ -75,9 +75,9 @@ impl Connection {
                     Kind::Request => {
                         let (id, payload) = neo::split_body(body).unwrap();
                         if line.from_client {
-                            self.from_client(id, payload, line, seen);
+                            self.client_message(id, payload, line, seen);
                         } else {
-                            self.from_node(id, payload, line);
+                            self.node_message(id, payload, line);
                             seen.neo_messages += 1;
                         }
                     }
@@ -99,7 +99,7 @@ impl Connection {
         self.broken = true;
     }
 
-    fn from_client(&mut self, id: u64, payload: &[u8], line: &Line, seen: &mut Seen) {
+    fn client_message(&mut self, id: u64, payload: &[u8], line: &Line, seen: &mut Seen) {
         let Some(request) = self.requests.get(&id) else {
             seen.neo_requests += 1;
             return self.begin(id, payload, line);
@@ -136,7 +136,7 @@ impl Connection {
         self.requests.insert(id, Request { code: *code, keys_only, replies: 0 });
     }
 
-    fn from_node(&mut self, id: u64, payload: &[u8], line: &Line) {
+    fn node_message(&mut self, id: u64, payload: &[u8], line: &Line) {
         let place = &line.place;
         let request = self.requests.get_mut(&id).unwrap_or_else(|| panic!("{place}"));
         request.replies += 1;
