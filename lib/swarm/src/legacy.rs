@@ -101,7 +101,7 @@ pub struct Limits {
     pub array: usize,
     /// Bytes of one whole request, which bounds what a connection buffers.
     pub request: usize,
-    /// Bytes of the value of a dht Put; what is longer is thrown away and answered.
+    /// Bytes of the value of a dht Put, [`Self::array`] at most; what is longer is thrown away and answered.
     pub value: usize,
     /// Entries of a list.
     pub list_items: usize,

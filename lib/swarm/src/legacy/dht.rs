@@ -190,8 +190,9 @@ fn read<'a>(cursor: &mut Cursor<'a, '_>) -> Result<Body<'a>, Stop> {
         code::PUT => {
             let (channel, key) = (cursor.array()?, cursor.array()?);
             let length = cursor.u64()?;
+            let limits = cursor.limits();
             match usize::try_from(length) {
-                Ok(length) if length <= cursor.limits().value => {
+                Ok(length) if length <= limits.value.min(limits.array) => {
                     Request::Put { channel, key, value: cursor.bytes(length)? }
                 }
                 _ if length <= MAX_DISCARD => return Ok(Body::TooLong { channel, key, length }),

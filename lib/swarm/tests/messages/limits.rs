@@ -60,6 +60,9 @@ fn the_value_of_a_put_that_is_too_long_is_thrown_away() {
     assert_eq!(dht::decode(&next, &limits), too_long(front + 993, 0), "the next request is not thrown away");
     assert_eq!(dht::decode(&put(MAX_ARRAY as u64 + 1, 0), &limits), too_long(front, MAX_ARRAY as u64 + 1));
     assert_eq!(dht::decode(&put(MAX_DISCARD, 0), &limits), too_long(front, MAX_DISCARD));
+    let generous = LIMITS.with_value(usize::MAX);
+    assert!(matches!(dht::decode(&put(MAX_ARRAY as u64, 0), &generous), Ok(dht::Decoded::Need(_))));
+    assert_eq!(dht::decode(&put(MAX_ARRAY as u64 + 1, 0), &generous), too_long(front, MAX_ARRAY as u64 + 1));
     for length in [MAX_DISCARD + 1, 1 << 63, u64::MAX] {
         assert_eq!(dht::decode(&put(length, 50), &limits), Err(ProtocolError::ArrayTooLong(length)));
     }
