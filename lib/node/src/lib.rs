@@ -10,6 +10,7 @@
 pub mod app;
 mod cli;
 pub mod config;
+mod control;
 pub mod engine;
 pub mod inspect;
 pub mod logs;
