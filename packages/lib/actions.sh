@@ -200,7 +200,9 @@ run_uninstall() {
     if [ "$purge" = yes ] && [ -z "$only" ]; then
         step 'purge' exclusively purge_prefix
     elif [ -z "$only" ]; then
-        printf '\nData is kept in %s/var/lib; --uninstall --purge removes it.\n' "$prefix"
+        printf '\nData is kept in %s/var/lib' "$prefix"
+        [ ! -d "$prefix/srv" ] || printf ' and %s/srv' "$prefix"
+        printf '; --uninstall --purge removes it.\n'
     fi
 }
 
@@ -220,6 +222,8 @@ stop_packages() {
         stop_everything
     elif [ -f "$prefix/etc/supervisord.d/$only.conf" ] && ! none_left; then
         as_owner "$prefix/bin/service" "$only" stop
+    elif ! none_left; then
+        in_package "$only" stop
     fi
 }
 

@@ -18,6 +18,7 @@ in_package() { # NAME FUNCTION
         update() { install; }
         secrets() { :; }
         provision() { :; }
+        stop() { :; }
         remove() { remove_recorded; }
         purge() { :; }
         # shellcheck source=/dev/null
