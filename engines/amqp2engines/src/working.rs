@@ -69,7 +69,7 @@ impl Slot {
             size_of::<Entity>()
                 + 3 * entity.name.len()
                 + entity.component.as_ref().map_or(0, String::len)
-                + entity.infos.len() * 256
+                + entity.infos.len() * 1024
         });
         let alarm = self.alarm.alarm.as_ref().map_or(0, |alarm| {
             let v = &alarm.v;

@@ -168,7 +168,8 @@ impl NodeReport {
     #[must_use]
     pub fn read(value: &Value) -> Option<Self> {
         let map = value.as_object()?;
-        let text = |key: &str| map.get(key)?.as_str().filter(|t| !t.is_empty() && t.len() <= MAX_TEXT).map(str::to_owned);
+        let text =
+            |key: &str| map.get(key)?.as_str().filter(|t| !t.is_empty() && t.len() <= MAX_TEXT).map(str::to_owned);
         let number = |key: &str| map.get(key)?.as_u64();
         let port = |key: &str| u16::try_from(number(key)?).ok();
         let kind = text("type")?;

@@ -29,6 +29,8 @@ pub struct EntityQuery {
     pub kinds: Vec<EntityKind>,
     /// Only those of this component.
     pub component: Option<String>,
+    /// Only those about which the information of this name is known. Not by index: for lists that are asked for rarely.
+    pub info: Option<String>,
     /// By what to sort.
     pub sort_by: EntitySort,
     /// Greatest first.

@@ -63,6 +63,25 @@ pub async fn apply_config(supervisor: &dyn Supervisor, service: &ServiceDef) -> 
     supervisor.add_group(group).await.map(|()| Applied::Loaded)
 }
 
+/// Unloads a service whose definition is gone from the files, and no other; whether it was loaded.
+///
+/// Callers hold the prefix's daemon lock, and have stopped it.
+///
+/// # Errors
+/// When supervisord refuses: the service runs, or the files cannot be parsed.
+pub async fn forget_group(supervisor: &dyn Supervisor, group: &str) -> Result<bool, SupervisorError> {
+    let diff = supervisor.reread().await?;
+    if !diff.removed.iter().any(|name| name == group) {
+        return Ok(false);
+    }
+    let infos = supervisor.processes().await?;
+    // One that supervisord is about to try again is not down for it.
+    for member in infos.iter().filter(|info| info.name.group == group && info.state == ProcessState::Backoff) {
+        ignore_fault(supervisor.stop(&member.name).await, fault::NOT_RUNNING)?;
+    }
+    supervisor.remove_group(group).await.map(|()| true)
+}
+
 /// Starts a process that does not run. One that supervisord is about to try again is tried now, from the first try.
 /// One that could not be spawned, or was dead before supervisord answered, is in BACKOFF after it, as one that dies
 /// later is.

@@ -54,6 +54,8 @@ pub struct ServiceDef {
     pub timeout: Duration,
     /// Commands that check its configuration.
     pub checks: Vec<String>,
+    /// Where it and its checks run; the prefix when its definition names none.
+    pub directory: Option<PathBuf>,
     /// Addresses that it listens on.
     pub listens: Vec<Listen>,
 }
@@ -235,6 +237,7 @@ impl Loader<'_> {
             after: Vec::new(),
             timeout: Duration::from_secs(u64::from(number("hyp_timeout", 60)?)),
             checks: Vec::new(),
+            directory: None,
             listens: Vec::new(),
         };
         read_relations(section, &mut service);
@@ -253,6 +256,8 @@ impl Loader<'_> {
             let expanded = |text: &str| expand(text, &vars).map_err(|e| e.to_string());
             // supervisord sees variables of its environment that we do not: such a value is kept as written.
             let lenient = |text: &str| expand(text, &vars).unwrap_or_else(|_| text.to_owned());
+            let directory = section.get_ignore_case("directory").map(&lenient);
+            service.directory = directory.map(|path| normalise(&self.layout.resolve(&path)));
             let own = section.get_ignore_case("process_name").unwrap_or("%(program_name)s");
             let stdout_log = section.get_ignore_case("stdout_logfile").map(&lenient);
             let stdout_log =

@@ -91,6 +91,12 @@ impl Services {
         Self { layout, catalogue: Arc::new(catalogue), supervisor, daemon: None }
     }
 
+    /// The same services after definitions were written or removed.
+    #[must_use]
+    pub fn reloaded(&self) -> Self {
+        Self { catalogue: Arc::new(Catalogue::load(&self.layout)), ..self.clone() }
+    }
+
     /// The definitions.
     #[must_use]
     pub fn catalogue(&self) -> &Catalogue {
@@ -191,6 +197,20 @@ impl Services {
         let held = lock::acquire(&path, |_| ()).await;
         let _held = held.map_err(|source| DaemonError::File { path, source })?;
         Ok(control::apply_config(self.supervisor(), service).await?)
+    }
+
+    /// Unloads a stopped service whose definition is gone; whether it was loaded. Without supervisord nothing is.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken or supervisord refuses, see [`control::forget_group`].
+    pub async fn forget(&self, group: &str) -> Result<bool, DaemonError> {
+        let path = self.layout.daemon_lock();
+        let held = lock::acquire(&path, |_| ()).await;
+        let _held = held.map_err(|source| DaemonError::File { path, source })?;
+        match control::forget_group(self.supervisor(), group).await {
+            Err(error) if error.is_not_running() => Ok(false),
+            other => Ok(other?),
+        }
     }
 
     /// Starts the processes meant by `targets` with their present configuration, after the services that they require,

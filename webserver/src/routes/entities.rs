@@ -92,6 +92,7 @@ fn list_query(text: &str) -> Result<EntityQuery, ApiError> {
         search: query.text("search"),
         kinds,
         component: query.text("component"),
+        info: None,
         sort_by: query.choice("sort_by", &sorts).unwrap_or_default(),
         descending: query.descending(false),
         page: query.page(),

@@ -1,6 +1,7 @@
 //! context: the entities that events speak of, made when they are first heard of.
 
-use overstory_model::{Entity, EntityId, EntityKind, Event, Source, Timestamp};
+use overstory_model::entity::Info;
+use overstory_model::{Entity, EntityId, EntityKind, Event, Source, Timestamp, node};
 
 use crate::working::Working;
 
@@ -83,7 +84,28 @@ pub fn apply(event: &Event, subject: &Subject, working: &mut Working, now: Times
     if let Some(id) = connector {
         shared |= hear_of(working, id, &of_connector, now, settings);
     }
+    if event.connector == node::CONNECTOR
+        && let Some(object) = event.extra.get(node::INFO)
+    {
+        keep_node(working, &subject.entity, object, event.at.secs(), now);
+    }
     shared
+}
+
+/// Keeps what a node says of itself, the latest report; one of a clock that goes ahead counts as of now.
+fn keep_node(working: &mut Working, id: &EntityId, object: &serde_json::Value, at: Timestamp, now: Timestamp) {
+    let Some(value) = node::keep(object, at.min(now)) else { return };
+    let slot = working.slot(id);
+    let Some(entity) = &mut slot.entity else { return };
+    let known = entity.infos.get(node::INFO).and_then(|info| node::NodeReport::read(&info.value));
+    if known.is_some_and(|known| known.reported > at) {
+        // From a spool: what came after it was here first.
+        return;
+    }
+    let description = "what the node says of itself".to_owned();
+    let info = Info { name: node::INFO.to_owned(), description, value };
+    entity.infos.insert(node::INFO.to_owned(), info);
+    slot.write_entity();
 }
 
 /// Makes sure that the entity is there and not older than the resolution; returns whether another sort has its id.
@@ -166,6 +188,58 @@ mod tests {
         assert!(writes(&working).iter().all(|(_, write)| *write == EntityWrite::None));
         hear(&event, &mut working, 110);
         assert!(writes(&working).iter().all(|(_, write)| *write == EntityWrite::Heard));
+    }
+
+    fn report(records: u64, at: i64) -> Event {
+        let mut event = check("dht-a", 0, Millis(at * 1000));
+        (event.connector, event.connector_name) = ("swarm".to_owned(), "dht".to_owned());
+        let node = serde_json::json!({"type": "dht", "instance": "dht-a", "records": records});
+        event.extra.insert("node".to_owned(), node);
+        event
+    }
+
+    fn records(working: &mut Working, event: &Event) -> Option<u64> {
+        let entity = working.slot(&event.entity_id()).entity.clone().unwrap();
+        entity.infos.get("node")?.value["records"].as_u64()
+    }
+
+    #[test]
+    fn the_latest_report_of_a_node_is_kept() {
+        let mut working = Working::new(1 << 20);
+        let first = report(1, 100);
+        hear(&first, &mut working, 101);
+        assert_eq!(records(&mut working, &first), Some(1));
+        working.committed();
+        hear(&report(2, 102), &mut working, 102);
+        assert_eq!(writes(&working)[0].1, EntityWrite::Whole);
+        // What waited in a spool comes late, and what comes at the same second counts.
+        hear(&report(3, 101), &mut working, 103);
+        assert_eq!(records(&mut working, &first), Some(2));
+        hear(&report(4, 102), &mut working, 103);
+        assert_eq!(records(&mut working, &first), Some(4));
+        // A clock that went an hour ahead and was put right does not stop the reports.
+        hear(&report(5, 3_800), &mut working, 200);
+        hear(&report(6, 201), &mut working, 201);
+        assert_eq!(records(&mut working, &first), Some(6));
+        let kept = working.slot(&first.entity_id()).entity.clone().unwrap().infos["node"].value.clone();
+        assert_eq!(kept["reported"], 201);
+    }
+
+    #[test]
+    fn what_is_no_report_of_a_node_is_not_kept() {
+        let mut working = Working::new(1 << 20);
+        let mut foreign = report(1, 1);
+        foreign.connector = "nagios".to_owned();
+        hear(&foreign, &mut working, 1);
+        assert_eq!(records(&mut working, &foreign), None);
+        for object in
+            [serde_json::json!("x"), serde_json::json!({"type": "dht", "instance": "a", "x": "y".repeat(5000)})]
+        {
+            let mut broken = report(1, 1);
+            broken.extra.insert("node".to_owned(), object);
+            hear(&broken, &mut working, 1);
+            assert_eq!(records(&mut working, &broken), None);
+        }
     }
 
     #[test]

@@ -32,6 +32,13 @@ impl Entities for MongoDb {
         if let Some(component) = &query.component {
             filter.insert("component", component);
         }
+        if let Some(info) = &query.info {
+            // It would be a path of its own; nothing is known by such a name.
+            if info.is_empty() || info.contains(['.', '$', '\0']) {
+                return Ok(Page { items: Vec::new(), total: 0 });
+            }
+            filter.insert(format!("infos.{info}.name"), info);
+        }
         if let Some(text) = &query.search {
             filter.insert("$or", contains(&["_id", "name"], text));
         }

@@ -42,6 +42,12 @@ impl Entities for EnginesDb {
             if let Some(component) = &query.component {
                 conditions.and("component = ?", [Value::Text(component.clone())]);
             }
+            if let Some(info) = &query.info {
+                // The first test spares the parsing of nearly every document.
+                let key = serde_json::Value::from(info.as_str()).to_string();
+                let known = "(instr(doc, ?) > 0 AND EXISTS (SELECT 1 FROM json_each(doc, '$.infos') WHERE key = ?))";
+                conditions.and(known, [Value::Text(key), Value::Text(info.clone())]);
+            }
             if let Some(text) = &query.search {
                 conditions.and_contains(&["id", "name"], text);
             }

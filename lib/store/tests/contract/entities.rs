@@ -1,3 +1,4 @@
+use overstory_model::entity::Info;
 use overstory_model::{Entity, EntityId, EntityKind, Timestamp};
 use overstory_store::entities::EntitySort;
 use overstory_store::{Commit, EngineSide, Entities, EntityQuery, PageRequest};
@@ -48,6 +49,8 @@ pub(crate) async fn lists_are_filtered_sorted_and_paged(fixture: &Fixture) {
     let mut load = Entity::new(EntityId::resource("load", "web1"), "load", EntityKind::Resource, Timestamp(NOW + 3));
     load.component = Some("web1".to_owned());
     all.push(load);
+    let value = serde_json::json!({"kept": 1});
+    all[2].infos.insert("node".to_owned(), Info { name: "node".to_owned(), description: String::new(), value });
     all.push(Entity::new(EntityId::connector("test", "t1"), "t1", EntityKind::Connector, Timestamp(NOW)));
     put(&store, all, vec![(EntityId("dbx1".to_owned()), Timestamp(NOW + 9))]).await;
 
@@ -63,6 +66,11 @@ pub(crate) async fn lists_are_filtered_sorted_and_paged(fixture: &Fixture) {
     assert_eq!(names(&*web, EntityQuery { kinds, ..query() }).await.0, ["load/web1", "test/t1"]);
     let component = Some("web1".to_owned());
     assert_eq!(names(&*web, EntityQuery { component, ..query() }).await.0, ["load/web1", "web1"]);
+    let known = |info: &str| EntityQuery { info: Some(info.to_owned()), ..query() };
+    assert_eq!(names(&*web, known("node")).await, (vec!["dbx1".to_owned()], 1));
+    for unknown in ["value", "kept", "nod", "a.b", "$x", "'", "\""] {
+        assert_eq!(names(&*web, known(unknown)).await.1, 0, "{unknown}");
+    }
     let by = |sort_by, descending| EntityQuery { sort_by, descending, ..query() };
     assert_eq!(names(&*web, by(EntitySort::LastEvent, true)).await.0[..2], ["dbx1", "load/web1"]);
     let by_kind = names(&*web, by(EntitySort::Kind, false)).await.0;
