@@ -14,6 +14,8 @@ pub(crate) enum Target {
     AtLeast(f64),
     /// Ours divided by the peer's is at most this.
     RatioAtMost(f64),
+    /// Ours divided by the peer's is at least this.
+    RatioAtLeast(f64),
 }
 
 /// One measured figure.
@@ -77,7 +79,8 @@ impl Figure {
             (Some(Target::AtMost(limit)), _) => self.ours <= limit,
             (Some(Target::AtLeast(limit)), _) => self.ours >= limit,
             (Some(Target::RatioAtMost(limit)), Some(ratio)) => ratio <= limit,
-            (Some(Target::RatioAtMost(_)), None) => false,
+            (Some(Target::RatioAtLeast(limit)), Some(ratio)) => ratio >= limit,
+            (Some(Target::RatioAtMost(_) | Target::RatioAtLeast(_)), None) => false,
         }
     }
 }
@@ -110,6 +113,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
             Some(Target::AtMost(limit)) => format!("<= {}", number(limit)),
             Some(Target::AtLeast(limit)) => format!(">= {}", number(limit)),
             Some(Target::RatioAtMost(limit)) => format!("ratio <= {limit:.2}"),
+            Some(Target::RatioAtLeast(limit)) => format!("ratio >= {limit:.2}"),
         };
         let met = if figure.target.is_none() {
             ""

@@ -1,6 +1,7 @@
 //! `overstory-bench`: every performance figure that is quoted, measured next to its peer in the same run.
 
 mod connector;
+mod dht;
 mod events;
 mod figure;
 mod peers;
@@ -37,6 +38,8 @@ struct Arguments {
 enum Bench {
     /// The host connector next to collectd.
     Connector(connector::Options),
+    /// The dht node next to Redis.
+    Dht(dht::Options),
     /// The event engines: throughput, latency, CPU and memory.
     Events(events::Options),
     /// The stack's start next to its broker's alone, and what `service` costs. Stops and starts the installation.
@@ -79,6 +82,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     );
     let figures: Vec<figure::Figure> = match bench {
         Bench::Connector(options) => connector::run(&setting, &options)?,
+        Bench::Dht(options) => dht::run(&setting, &options)?,
         Bench::Events(options) => events::run(&setting, &options)?,
         Bench::Startup { prefix } => startup::run(&setting, &prefix)?,
     };

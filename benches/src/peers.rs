@@ -3,7 +3,8 @@
 use std::process::Command;
 
 /// What the benches compare with.
-const PACKAGES: [&str; 5] = ["rabbitmq-server", "collectd-core", "librabbitmq4", "libyajl2", "python3-venv"];
+const PACKAGES: [&str; 6] =
+    ["rabbitmq-server", "collectd-core", "librabbitmq4", "libyajl2", "python3-venv", "redis-server"];
 
 /// Installs the peers from Debian's packages without starting any of them.
 pub(crate) fn install() -> anyhow::Result<()> {

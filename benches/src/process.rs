@@ -34,6 +34,12 @@ fn kilobytes(file: &str, key: &str) -> anyhow::Result<u64> {
     Ok(number.parse::<u64>()? * 1024)
 }
 
+/// Waits a moment between two looks at a condition with a deadline.
+#[expect(clippy::disallowed_methods, reason = "another process cannot be waited for otherwise")]
+pub(crate) fn pause(moment: Duration) {
+    std::thread::sleep(moment);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::Setting;
 use crate::figure::{Figure, Target};
+use crate::process;
 
 /// A broker that has not come up by then will not.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -82,7 +83,7 @@ impl Prefix {
             if start.elapsed() > DEADLINE {
                 bail!("the broker did not answer within {DEADLINE:?}");
             }
-            pause();
+            process::pause(Duration::from_millis(20));
         }
         Ok(start.elapsed().as_secs_f64())
     }
@@ -105,9 +106,4 @@ fn answers_amqp(port: u16) -> bool {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let mut first = [0];
     stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && stream.read_exact(&mut first).is_ok() && first == [1]
-}
-
-#[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition with a deadline")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
 }
