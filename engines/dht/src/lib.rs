@@ -1,6 +1,7 @@
 //! The dht node and its tools.
 
 pub mod config;
+pub mod dhtdump;
 pub mod dump;
 pub mod engine;
 pub mod load;
