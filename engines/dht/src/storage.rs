@@ -1,22 +1,41 @@
 //! The records of a node: channels of key and value, in memory, for one thread.
+//!
+//! Records lie packed in [segments](segment) of 64 KiB, each with a sorted index, in the order of a fixed hash of
+//! the keys. Memory is taken and given back page by page; no operation moves more than a few segments, whatever the
+//! size of the store. Why so: `docs/adr/dht-storage.md`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::{Bound, ControlFlow};
+mod channel;
+mod heap;
+mod mix;
+mod pages;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod trim;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use overstory_swarm::key::Key;
+
+pub use channel::Channel;
+use channel::NoRoom;
+use heap::Heap;
+pub use pages::lock_memory;
+
+/// Segments of a removed channel that are given back at once, and with one call of [`Store::tidy`].
+const TIDY: usize = 64;
+/// Segments that are given back with each put, while there are any.
+const TIDY_WITH_PUT: usize = 1;
 
 /// The channels and records of a node.
 #[derive(Debug, Default)]
 pub struct Store {
     channels: HashMap<Box<str>, Channel>,
+    heap: Heap,
     size_limit: u64,
-}
-
-/// One channel.
-#[derive(Debug, Default)]
-pub struct Channel {
-    records: BTreeMap<u64, (Key, Box<[u8]>)>,
-    bytes: u64,
+    /// Removed channels whose memory is still to be given back.
+    removed: Vec<Channel>,
 }
 
 /// How much is stored.
@@ -49,13 +68,14 @@ impl Store {
     /// Makes an empty store; `size_limit` is in bytes of [`Store::memory`], 0 for none.
     #[must_use]
     pub fn new(size_limit: u64) -> Self {
-        Self { channels: HashMap::new(), size_limit }
+        Self { size_limit, ..Self::default() }
     }
 
     /// The value of a key.
     #[must_use]
+    #[inline]
     pub fn get(&self, channel: &str, key: Key) -> Option<&[u8]> {
-        self.channels.get(channel)?.records.get(&mix(key)).map(|(_, value)| &**value)
+        self.channels.get(channel)?.get(&self.heap, mix::hash(key))
     }
 
     /// Whether the key is stored.
@@ -66,27 +86,35 @@ impl Store {
 
     /// Stores a value, in place of the one that was there; makes the channel.
     ///
+    /// A value that is not longer than the one it replaces is always stored.
+    ///
     /// # Errors
-    /// [`Full`] when the limit would be passed; nothing changed then.
+    /// [`Full`] when [`Store::memory`] would pass the limit, or the system has no more memory; nothing changed then.
     pub fn put(&mut self, channel: &str, key: Key, value: &[u8]) -> Result<(), Full> {
-        let old = self.get(channel, key).map(<[u8]>::len);
-        if self.size_limit != 0 && old.is_none_or(|old| old < value.len()) && self.memory() + 8 + value.len() as u64 > self.size_limit {
-            return Err(Full { limit: self.size_limit });
+        if !self.removed.is_empty() {
+            self.give_back(TIDY_WITH_PUT);
         }
-        self.create_channel(channel);
-        if let Some(stored) = self.channels.get_mut(channel) {
-            stored.bytes = stored.bytes + value.len() as u64 + 8 - old.map_or(0, |old| old as u64 + 8);
-            stored.records.insert(mix(key), (key, value.into()));
+        let hash = mix::hash(key);
+        loop {
+            let allowed = match self.size_limit {
+                0 => u64::MAX,
+                limit => limit.saturating_sub(self.heap.memory()),
+            };
+            let stored = match self.channels.get_mut(channel) {
+                Some(stored) => stored,
+                None => self.channels.entry(channel.into()).or_default(),
+            };
+            match stored.put(&mut self.heap, allowed, hash, value) {
+                Ok(()) => return Ok(()),
+                Err(NoRoom::Limit) if !self.removed.is_empty() => self.give_back(TIDY_WITH_PUT),
+                Err(_) => return Err(Full { limit: self.size_limit }),
+            }
         }
-        Ok(())
     }
 
     /// Removes a record; returns the length of its value.
     pub fn remove(&mut self, channel: &str, key: Key) -> Option<usize> {
-        let channel = self.channels.get_mut(channel)?;
-        let (_, value) = channel.records.remove(&mix(key))?;
-        channel.bytes -= value.len() as u64 + 8;
-        Some(value.len())
+        self.channels.get_mut(channel)?.remove(&mut self.heap, mix::hash(key))
     }
 
     /// Makes the channel unless it is there.
@@ -100,14 +128,28 @@ impl Store {
     ///
     /// The memory of a big one is given back bit by bit: see [`Store::tidy`].
     pub fn remove_channel(&mut self, channel: &str) -> bool {
-        self.channels.remove(channel).is_some()
+        let Some(channel) = self.channels.remove(channel) else { return false };
+        self.removed.push(channel);
+        self.give_back(TIDY);
+        true
     }
 
-    /// Gives back some of the memory of removed channels, for at most about half a millisecond; whether there is more to do.
+    /// Gives back some of the memory of removed channels, in some tenths of a millisecond; whether there is more to do.
     ///
     /// Every put does a little of it; call it when the node has nothing else to do.
     pub fn tidy(&mut self) -> bool {
-        false
+        self.give_back(TIDY);
+        self.heap.trim();
+        !self.removed.is_empty()
+    }
+
+    fn give_back(&mut self, segments: usize) {
+        for _ in 0..segments {
+            let Some(channel) = self.removed.last_mut() else { return };
+            if !channel.drop_last(&mut self.heap) {
+                self.removed.pop();
+            }
+        }
     }
 
     /// The names of the channels, sorted.
@@ -139,10 +181,12 @@ impl Store {
         })
     }
 
-    /// Bytes of memory allocated for records.
+    /// Bytes of memory allocated for records: pages of segments, long values, and the nodes above the segments.
+    ///
+    /// Memory of removed channels counts until it is given back.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.channels.values().map(Channel::memory).sum()
+        self.heap.memory()
     }
 
     /// The limit in bytes of [`Store::memory`]; 0: none.
@@ -157,41 +201,9 @@ impl Store {
     /// parts, each resumed behind the last key that was visited, visits every record that was there all the time once,
     /// whatever was stored and removed in between. A channel that is not there has no records.
     pub fn scan(&self, channel: &str, after: Option<Key>, visit: &mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>) -> Scan {
-        let Some(channel) = self.channels.get(channel) else { return Scan::End };
-        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(mix(key)));
-        for (key, value) in channel.records.range((from, Bound::Unbounded)).map(|(_, record)| record) {
-            if visit(*key, value).is_break() {
-                return Scan::Stopped;
-            }
+        match self.channels.get(channel) {
+            Some(channel) => channel.scan(&self.heap, after.map(mix::hash), visit),
+            None => Scan::End,
         }
-        Scan::End
     }
-}
-
-impl Channel {
-    /// Number of records.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a count for statistics")]
-    pub fn len(&self) -> u64 {
-        self.records.len() as u64
-    }
-
-    /// Bytes of keys (8 each) and values.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Bytes of memory allocated for the records.
-    #[must_use]
-    pub fn memory(&self) -> u64 {
-        self.bytes + 24 * self.len()
-    }
-}
-
-/// Spreads keys; bijective and the same for ever.
-fn mix(key: Key) -> u64 {
-    let x = (key.0 ^ key.0 >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let x = (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^ x >> 32
 }
