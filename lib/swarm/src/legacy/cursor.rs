@@ -66,14 +66,13 @@ impl<'a, 'l> Cursor<'a, 'l> {
     #[inline]
     pub(super) fn bytes(&mut self, length: usize) -> Result<&'a [u8], Stop> {
         let end = self.at.saturating_add(length);
-        match self.input.get(self.at..end) {
-            Some(bytes) => {
-                self.at = end;
-                Ok(bytes)
-            }
-            None if end > self.limits.request => Err(ProtocolError::RequestTooLong(self.limits.request).into()),
-            None => Err(Stop::Need(end)),
+        // Also when all of it has arrived: a request is the same however it arrives.
+        if end > self.limits.request {
+            return Err(ProtocolError::RequestTooLong(self.limits.request).into());
         }
+        let bytes = self.input.get(self.at..end).ok_or(Stop::Need(end))?;
+        self.at = end;
+        Ok(bytes)
     }
 
     #[inline]

@@ -80,6 +80,17 @@ fn a_value_is_looked_at_when_it_begins_and_when_it_is_there() {
 }
 
 #[test]
+fn the_length_of_a_request_is_bounded_however_it_arrives() {
+    let mut bytes = Vec::new();
+    Request::GetAllFilter { channel: &[b'c'; 100], filter: &[b'f'; 100] }.encode(&mut bytes);
+    let decode = |bytes: &[u8], request| dht::decode(bytes, &Limits { request, ..Limits::DEFAULT });
+    assert!(matches!(decode(&bytes, bytes.len()), Ok(dht::Decoded::Request { .. })));
+    let less = bytes.len() - 1;
+    assert_eq!(decode(&bytes, less), Err(ProtocolError::RequestTooLong(less)));
+    assert_eq!(decode(&bytes[..150], less), Err(ProtocolError::RequestTooLong(less)));
+}
+
+#[test]
 fn lists_are_bounded() {
     let limits = Limits { list_items: 3, list_bytes: 100, ..Limits::DEFAULT };
     let produce = |names: &[&[u8]], end: bool| {
