@@ -15,6 +15,8 @@ pub mod engine;
 pub mod inspect;
 pub mod logs;
 mod pid;
+mod report;
 pub mod server;
 pub mod stats;
 pub mod wake;
+mod watch;

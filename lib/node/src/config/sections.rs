@@ -11,7 +11,7 @@ use super::{Config, ConfigError};
 pub struct ServerSection {
     /// Where neo listens, and what the node calls its address.
     pub address: Ipv4Addr,
-    /// The legacy port, by which the node is known.
+    /// The legacy port, by which the node is known; 0 takes a free one.
     pub port: u16,
     /// Whether legacy connections are taken: they are not authenticated.
     pub legacy: bool,
@@ -48,7 +48,7 @@ impl ServerSection {
         let path = |key, default: &str| PathBuf::from(server.text(key).unwrap_or(default));
         Ok(Self {
             address: server.required("address", "an IPv4 address", ipv4)?,
-            port: server.required_number("port", 1..=u16::MAX)?,
+            port: server.required_number("port", 0..=u16::MAX)?,
             legacy: server.flag("legacy", true)?,
             legacy_address: server
                 .parsed("legacy_address", "an IPv4 address", ipv4)?
@@ -101,6 +101,8 @@ pub struct ReportSection {
     pub enabled: bool,
     /// The name of this instance.
     pub instance: String,
+    /// The name of the nodes that share a hash range; the node's type unless configured.
+    pub group: Option<String>,
     /// From one perf event to the next.
     pub interval: Duration,
     /// An unchanged state is said again after this time.
@@ -168,8 +170,14 @@ impl ReportSection {
                 return Err(report.wrong(key, "at most the level above it"));
             }
         }
+        let group = |text: &str| {
+            let fits = (1..=100).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            fits.then(|| text.to_owned())
+        };
         Ok(Self {
             enabled: report.flag("enabled", true)?,
+            group: report.parsed("group", "up to 100 of a-z, 0-9 and -", group)?,
             instance: instance.unwrap_or_else(|| directory.to_owned()),
             interval: Duration::from_secs(report.number("interval_s", 30, 5..=3600)?),
             repeat: Duration::from_secs(report.number("repeat_s", 300, 10..=86_400)?),

@@ -25,9 +25,9 @@ fn errors_name_file_line_section_key_value_and_what_is_allowed() {
         (
             "[Server]\naddress = 127.0.0.1\nport = 70000\n",
             &[],
-            "etc/config.ini:3: [Server] port = 70000: expected a number from 1 to 65535",
+            "etc/config.ini:3: [Server] port = 70000: expected a number from 0 to 65535",
         ),
-        (SERVER, &["Server.port=x"], "-O: [Server] port = x: expected a number from 1 to 65535"),
+        (SERVER, &["Server.port=x"], "-O: [Server] port = x: expected a number from 0 to 65535"),
         (
             "[Server]\naddress = 127.0.0.1\nport = 1\n",
             &[],
