@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod dhtdump;
+pub mod dhtnode;
+pub mod dhtredist;
 pub mod dump;
 pub mod engine;
 pub mod load;
