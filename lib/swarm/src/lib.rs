@@ -8,6 +8,8 @@
 pub mod auth;
 pub mod batch;
 pub mod channel;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key;
 pub mod legacy;
 pub mod lzo;

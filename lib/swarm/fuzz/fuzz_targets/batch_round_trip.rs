@@ -1,0 +1,4 @@
+//! Fuzzes `overstory_swarm::fuzzing`'s target of this name.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| overstory_swarm::fuzzing::run("batch_round_trip", data));
