@@ -10,13 +10,16 @@
 pub mod app;
 mod cli;
 pub mod config;
+mod console;
 mod control;
 pub mod engine;
 pub mod inspect;
 pub mod logs;
+mod metrics;
 mod pid;
 mod report;
 pub mod server;
+mod side;
 pub mod stats;
 pub mod wake;
 mod watch;
