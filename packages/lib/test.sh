@@ -18,6 +18,10 @@ run_test() {
         step_count=$((step_count + 1))
         step 'clippy and rustfmt' rustup component add clippy rustfmt
     fi
+    if [ "$long" = yes ] && ! cargo fuzz --version >/dev/null 2>&1; then
+        step_count=$((step_count + 1))
+        step 'cargo-fuzz' cargo install --quiet --locked cargo-fuzz
+    fi
     export OVERSTORY_TEST_SECANTUS=$secantus_dir/bin/secantusd-py
     [ "$long" = no ] || export OVERSTORY_TEST_LONG=1
     export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
@@ -38,13 +42,16 @@ run_test() {
     for file in tests/shell/test_*.sh; do
         run_suite "$file" bash "$file"
     done
+    [ "$long" = no ] || run_fuzzers
     printf '\n%s passed, %s failed\n' "$passed" "$failed"
     [ "$failed" = 0 ]
 }
 
 missing_test_packages() {
-    local name
-    for name in $test_packages; do
+    local name names=$test_packages
+    # libFuzzer is C++.
+    [ "$long" = no ] || names+=' g++'
+    for name in $names; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || printf '%s\n' "$name"
     done
 }
@@ -67,6 +74,32 @@ check_shell() {
     done
     shellcheck -x "${files[@]}"
 }
+
+# Each fuzz target of the wire for a minute.
+run_fuzzers() {
+    local target fuzz_cargo=(env RUSTC_BOOTSTRAP=1 cargo)
+    if have rustup && rustup run nightly rustc --version >/dev/null 2>&1; then
+        fuzz_cargo=(cargo +nightly)
+    fi
+    run_check 'fuzz targets' build_fuzzers
+    for target in lib/swarm/fuzz/fuzz_targets/*.rs; do
+        target=$(basename -- "$target" .rs)
+        run_check "fuzz $target" fuzz "$target"
+    done
+}
+
+build_fuzzers() (
+    cd lib/swarm || exit
+    "${fuzz_cargo[@]}" fuzz build --target-dir "$source_dir/target/fuzz"
+)
+
+# What it learns is forgotten; an input that breaks a promise is kept below lib/swarm/fuzz/artifacts.
+fuzz() ( # TARGET
+    cd lib/swarm || exit
+    mkdir -p -- "$work/fuzz/$1"
+    "${fuzz_cargo[@]}" fuzz run --target-dir "$source_dir/target/fuzz" "$1" "$work/fuzz/$1" "fuzz/seeds/$1" \
+        -- -max_total_time=60 -timeout=10 -max_len=8192 -malloc_limit_mb=64 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1
+)
 
 heading() { printf '\n== %s\n' "$1"; }
 
