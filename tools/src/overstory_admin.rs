@@ -11,9 +11,13 @@ use clap::{Parser, Subcommand};
 use overstory_runtime::{Home, program};
 use overstory_supervisor::privileges;
 
+mod add;
 mod dead;
+mod instance;
 mod key;
+mod list;
 pub(crate) mod provision;
+mod remove;
 mod store;
 pub(crate) mod user;
 
@@ -27,14 +31,22 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Adds an instance of a node
+    #[command(subcommand)]
+    Add(add::Command),
     /// Messages that could not be worked on
     #[command(subcommand)]
     Dead(dead::Command),
     /// Keys that stand for accounts of the API
     #[command(subcommand)]
     Key(key::Command),
+    /// Lists the instances that were added
+    List(list::Args),
     /// Makes the store, the roles and the account `admin`, where they are missing
     Provision,
+    /// Removes an instance of a node; its data is kept unless told otherwise
+    #[command(subcommand)]
+    Remove(remove::Command),
     /// The store: what is in it, whether it is sound, moving it
     #[command(subcommand)]
     Store(store::Command),
@@ -66,6 +78,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn execute(command: &Command, home: &Home) -> anyhow::Result<()> {
     privileges::become_owner(home.root()).with_context(|| format!("no installation at {}", home.root().display()))?;
     match command {
+        Command::Add(command) => program::block_on(add::run(command, home, &mut io::stdout())),
+        Command::List(args) => program::block_on(list::run(args, home, &mut io::stdout())),
+        Command::Remove(command) => program::block_on(remove::run(command, home, &mut io::stdout())),
         Command::Dead(command) => dead::run(command, home, &mut io::stdout()),
         Command::Key(command) => program::block_on(key::run(command, home, &mut io::stdout())),
         Command::Provision => program::block_on(provision::run(home, &mut io::stdout())),

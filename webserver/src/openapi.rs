@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::routes::{account, alarms, entities, event, health, info, metrics, services};
+use crate::routes::{account, alarms, entities, event, health, info, metrics, nodes, services};
 
 /// What is wrong with a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -160,6 +160,7 @@ pub struct EventSchema {
         event::send,
         alarms::list, alarms::get, alarms::steps, alarms::details,
         entities::list,
+        nodes::list,
         metrics::query,
         health::check,
         services::list, services::start, services::stop, services::restart,

@@ -8,6 +8,7 @@ pub mod event;
 pub mod health;
 pub mod info;
 pub mod metrics;
+pub mod nodes;
 pub mod services;
 
 use actix_web::http::Method;
@@ -106,6 +107,7 @@ pub fn table() -> Vec<Endpoint> {
         end(&get, "/api/v4/alarms/{id}/steps", Alarms, alarms, |r| r.to(alarms::steps)),
         end(&post, "/api/v4/alarm-details", Alarms, alarms, |r| r.to(alarms::details)),
         end(&get, "/api/v4/entities", Entities, Permission(ENTITY, READ), |r| r.to(entities::list)),
+        end(&get, "/api/v4/nodes", Entities, Permission(ENTITY, READ), |r| r.to(nodes::list)),
         end(&get, "/api/v4/metrics", Metrics, Permission(METRICS_READ, CAN), |r| r.to(metrics::query)),
         end(&get, "/api/v4/healthcheck", Healthcheck, Permission(HEALTHCHECK, CAN), |r| r.to(health::check)),
         end(&get, "/api/v4/services", Services, read, |r| r.to(services::list)),

@@ -14,6 +14,8 @@ mod events;
 mod limits;
 #[path = "api/metrics.rs"]
 mod metrics;
+#[path = "api/nodes.rs"]
+mod nodes;
 #[path = "api/platform.rs"]
 mod platform;
 #[path = "api/support.rs"]

@@ -17,7 +17,7 @@ fn step(kind: StepKind, val: i64, at: i64) -> Step {
 }
 
 /// An alarm of resource `R` of component `C`, as the engines make it of an event of ten seconds ago.
-fn alarm(id: &str, component: &str, state: i64, created: i64) -> AlarmWrite {
+pub(crate) fn alarm(id: &str, component: &str, state: i64, created: i64) -> AlarmWrite {
     let steps = vec![step(StepKind::StateInc, state, created - 10), step(StepKind::StatusInc, 1, created - 10)];
     let alarm = Alarm {
         id: AlarmId(id.into()),

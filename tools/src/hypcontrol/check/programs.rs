@@ -53,13 +53,18 @@ pub(super) async fn check_configurations(
     let runs = |service: &str| infos.iter().any(|i| i.name.group == service && i.state.has_process());
     let checks = plan.nodes().filter(|(_, node)| depth != Depth::Start || !runs(&node.service.name));
     let checks = checks.filter(|(_, node)| !node.processes.iter().any(|p| missing_executable(p).is_some()));
-    let checks = checks.flat_map(|(_, node)| node.service.checks.iter().map(|c| (node.service.name.as_str(), c)));
-    join_all(checks.map(|(service, command)| check_configuration(service, command, prefix))).await
+    let checks = checks.flat_map(|(_, node)| node.service.checks.iter().map(|c| (node.service, c)));
+    join_all(checks.map(|(service, command)| {
+        let directory = service.directory.as_deref().unwrap_or(prefix);
+        check_configuration(&service.name, command, prefix, directory)
+    }))
+    .await
 }
 
-async fn check_configuration(service: &str, command: &str, prefix: &Path) -> Finding {
+async fn check_configuration(service: &str, command: &str, prefix: &Path, directory: &Path) -> Finding {
     let remedy = format!("correct what it names; try again with: {command}");
-    match output_of(command, prefix).await {
+    let remedy = if directory == prefix { remedy } else { format!("{remedy} (in {})", directory.display()) };
+    match output_of(command, prefix, directory).await {
         Ok((true, _)) => Finding::ok(CONFIGURATION, format!("{service} accepts its own")),
         Ok((false, said)) => Finding::failure(CONFIGURATION, format!("{service} refuses its own: {said}"), remedy),
         Err(problem) => Finding::failure(CONFIGURATION, format!("{service}: `{command}` {problem}"), remedy),
@@ -67,10 +72,10 @@ async fn check_configuration(service: &str, command: &str, prefix: &Path) -> Fin
 }
 
 /// Runs a command; whether it succeeded, and its last words.
-async fn output_of(command: &str, prefix: &Path) -> Result<(bool, String), String> {
+async fn output_of(command: &str, prefix: &Path, directory: &Path) -> Result<(bool, String), String> {
     let mut words = command.split_ascii_whitespace();
     let mut child = Command::new(words.next().unwrap_or_default());
-    child.args(words).current_dir(prefix).env("OVERSTORY_HOME", prefix).stdin(Stdio::null()).kill_on_drop(true);
+    child.args(words).current_dir(directory).env("OVERSTORY_HOME", prefix).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(CHECK_LIMIT, child.output()).await;
     let output = output.map_err(|_| format!("does not end within {} s", CHECK_LIMIT.as_secs()))?;
     let output = output.map_err(|error| format!("cannot be run: {error}"))?;
@@ -124,7 +129,8 @@ async fn supervisord_version(services: &Services, depth: Depth) -> Option<String
     let debian = PathBuf::from("/usr/bin/supervisord");
     let executable = [own, debian].into_iter().find(|path| path.is_file());
     let command = executable.map_or_else(|| "supervisord".to_owned(), |path| path.display().to_string());
-    let (success, said) = output_of(&format!("{command} --version"), services.layout().prefix()).await.ok()?;
+    let prefix = services.layout().prefix();
+    let (success, said) = output_of(&format!("{command} --version"), prefix, prefix).await.ok()?;
     success.then_some(said)
 }
 
@@ -170,11 +176,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("check");
         fs::write(&path, "echo starting; echo 'x.conf: [a] b = 1: too small' >&2; exit 1").unwrap();
-        let finding = check_configuration("web", &format!("sh {}", path.display()), dir.path()).await;
+        let finding = check_configuration("web", &format!("sh {}", path.display()), dir.path(), dir.path()).await;
         assert_eq!(finding.level, Level::Failure);
         assert_eq!(finding.message, "web refuses its own: starting; x.conf: [a] b = 1: too small");
-        assert_eq!(check_configuration("web", "true", dir.path()).await.level, Level::Ok);
-        let missing = check_configuration("web", "/nowhere/x", dir.path()).await;
+        assert_eq!(check_configuration("web", "true", dir.path(), dir.path()).await.level, Level::Ok);
+        let missing = check_configuration("web", "/nowhere/x", dir.path(), dir.path()).await;
+        let elsewhere = dir.path().join("srv");
+        fs::create_dir(&elsewhere).unwrap();
+        let said = check_configuration("dht-a", "sh -c pwd;false", dir.path(), &elsewhere).await;
+        assert!(said.remedy.ends_with(&format!("(in {})", elsewhere.display())), "{}", said.remedy);
         assert!(missing.message.contains("cannot be run"), "{}", missing.message);
     }
 }

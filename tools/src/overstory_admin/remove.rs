@@ -1,0 +1,119 @@
+//! `overstory remove`: takes an instance of a node away. Its data is moved aside unless it is to be deleted.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use overstory_runtime::Home;
+use overstory_supervisor::Services;
+
+use super::instance::journal::{self, Data};
+use super::instance::{self, DEFAULT_GROUP, Instance, Name, Place, files, nodes_file};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// A node of the distributed hash table
+    Dht(Dht),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Dht {
+    /// Its name
+    name: Name,
+    /// Moves its directory to srv/removed (this is what happens anyway)
+    #[arg(long, conflicts_with = "purge")]
+    keep_data: bool,
+    /// Deletes its directory with all records, dumps and backups
+    #[arg(long)]
+    purge: bool,
+}
+
+pub(super) async fn run(command: &Command, home: &Home, out: &mut impl Write) -> anyhow::Result<()> {
+    let Command::Dht(args) = command;
+    remove(args, home, &Services::open(home.root()), out).await
+}
+
+async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
+    let data = if args.purge { Data::Purged } else { Data::Kept };
+    let _held = journal::begin(home, services, out).await?;
+    let place = Place::new(home, args.name.clone());
+    let (dir, file) = (place.dir(), place.program_file());
+    if !dir.exists() && !file.exists() {
+        let names: Vec<_> = instance::names(home.root())?.iter().map(ToString::to_string).collect();
+        let known =
+            if names.is_empty() { "there is none".to_owned() } else { format!("there are: {}", names.join(", ")) };
+        bail!("there is no dht {}; {known}", place.name);
+    }
+    // Which group it belonged to is only needed for the nodes files: a broken instance can be removed, too.
+    let group = Instance::read(place.clone()).map_or_else(|_| DEFAULT_GROUP.to_owned(), |instance| instance.group);
+    let services = services.reloaded();
+    stop(&place, &services, out).await?;
+    if let Some(user) = user_of(&dir) {
+        bail!("process {user} still works in {}: end it first; nothing was removed", dir.display());
+    }
+    if dir.exists() {
+        journal::mark_removing(&dir, data).with_context(|| dir.display().to_string())?;
+    }
+    unload(&place, &services).await?;
+    let kept = if dir.exists() {
+        journal::remove_rest(home, &place, &journal::stamp()).with_context(|| dir.display().to_string())?
+    } else {
+        None
+    };
+    nodes_file::write(home, &group)?;
+    writeln!(out, "{} is removed", place.service())?;
+    if let Some(to) = kept {
+        writeln!(out, "  its data is in {}", to.display())?;
+    }
+    Ok(())
+}
+
+/// Stops the dump process, then the node, which writes its records.
+async fn stop(place: &Place, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
+    for name in [place.dump_service(), place.service()] {
+        for outcome in services.stop(&services.catalogue().resolve(&name)).await? {
+            match outcome.result {
+                Ok(done) => writeln!(out, "{}: {}", outcome.name, crate::service::text::done(done))?,
+                Err(failure) => bail!("{} {}; nothing was removed", outcome.name, failure.reason),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the programs away. One that somebody has started again meanwhile stays, and all else with it.
+async fn unload(place: &Place, services: &Services) -> anyhow::Result<()> {
+    let file = place.program_file();
+    let text = fs::read_to_string(&file);
+    files::remove_file(&file).with_context(|| file.display().to_string())?;
+    files::sync_parent(&file)?;
+    for name in [place.dump_service(), place.service()] {
+        if let Err(error) = services.forget(&name).await {
+            if let Ok(text) = text {
+                files::replace(&file, &text, 0o644)?;
+                journal::keeps(&place.dir())?;
+            }
+            return Err(error).with_context(|| format!("supervisord does not let {name} go; nothing was removed"));
+        }
+    }
+    Ok(())
+}
+
+/// A process whose working directory is in `dir`: one that a dead supervisord left behind, for instance.
+fn user_of(dir: &Path) -> Option<u32> {
+    let works_there = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+    let interactive = |pid: &u32| {
+        // A shell that stands there does no harm.
+        let command: PathBuf = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        !["overstory", "dhtnode", "dhtdump"].iter().any(|name| command.file_name().is_some_and(|f| f == *name))
+    };
+    let pids =
+        fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(works_there).find(|pid| !interactive(pid))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;

@@ -1,0 +1,153 @@
+//! Removing on the fake supervisor, and both on a real one.
+
+use std::time::Duration;
+
+use clap::Parser;
+use overstory_supervisor::{Daemon, Layout};
+use overstory_testkit::supervisord::SupervisordPrefix;
+
+use super::*;
+use crate::overstory_admin::add::tests::{add_to, bench};
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+async fn remove_from(home: &Home, services: &Services, line: &str) -> Result<String, String> {
+    let line = Line::try_parse_from(format!("remove dht {line}").split_ascii_whitespace());
+    let Command::Dht(args) = line.map_err(|error| error.to_string())?.command;
+    let mut out = Vec::new();
+    match remove(&args, home, services, &mut out).await {
+        Ok(()) => Ok(String::from_utf8(out).unwrap()),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
+#[tokio::test]
+async fn data_is_moved_aside_unless_it_is_to_be_deleted() {
+    let bench = bench(&["dht-a"]);
+    let before = bench.tree();
+    bench.add("a").await.unwrap();
+    let root = bench.dir.path();
+    fs::write(root.join("srv/dht-a/data/x.tcm"), "records").unwrap();
+    fs::write(root.join("var/log/dht-a.log"), "said").unwrap();
+    fs::write(root.join("var/log/dht-ab.log"), "another's").unwrap();
+    bench.fake.write_files(vec![overstory_supervisor::fake::FakeProgram::new("web")]);
+    let told = remove_from(&bench.home, &bench.services, "a").await.unwrap();
+    let kept = told.lines().find_map(|line| line.strip_prefix("  its data is in ")).unwrap().to_owned();
+    let kept = PathBuf::from(kept);
+    assert_eq!(fs::read_to_string(kept.join("data/x.tcm")).unwrap(), "records");
+    assert_eq!(fs::read_to_string(kept.join("log/dht-a.log")).unwrap(), "said");
+    assert!(kept.starts_with(root.join("srv/removed")), "{}", kept.display());
+    assert_eq!(bench.loaded().await, ["web"]);
+    fs::remove_dir_all(root.join("srv")).unwrap();
+    fs::remove_dir(root.join("etc/nodes")).unwrap();
+    fs::remove_file(root.join("var/log/dht-ab.log")).unwrap();
+    assert_eq!(bench.tree(), before);
+}
+
+#[tokio::test]
+async fn a_purge_leaves_nothing() {
+    let bench = bench(&["dht-a"]);
+    bench.add("a --dump-period 60").await.unwrap();
+    fs::write(bench.dir.path().join("srv/dht-a/data/x.tcm"), "records").unwrap();
+    bench.fake.write_files(vec![overstory_supervisor::fake::FakeProgram::new("web")]);
+    let told = remove_from(&bench.home, &bench.services, "a --purge").await.unwrap();
+    assert_eq!(told, "dht-a: already stopped\ndht-a is removed\n");
+    assert_eq!(fs::read_dir(bench.dir.path().join("srv")).unwrap().count(), 0);
+    assert!(!bench.tree().iter().any(|path| path.contains("dht-a") || path.ends_with("credentials")));
+    let again = remove_from(&bench.home, &bench.services, "a").await.unwrap_err();
+    assert_eq!(again, "there is no dht a; there is none");
+    assert!(remove_from(&bench.home, &bench.services, "a --purge --keep-data").await.is_err());
+}
+
+#[tokio::test]
+async fn a_removal_that_was_killed_is_finished_or_forgotten_by_the_next_command() {
+    let bench = bench(&["dht-a", "dht-b"]);
+    bench.add("a --share 1/2").await.unwrap();
+    bench.add("b --share 2/2").await.unwrap();
+    let place = Place::new(&bench.home, "a".parse().unwrap());
+    // Before anything was removed: it stays.
+    journal::mark_removing(&place.dir(), Data::Purged).unwrap();
+    let told = bench.add("b").await.unwrap_err();
+    assert!(told.contains("there is a dht-b already"), "{told}");
+    assert!(place.dir().exists() && !journal::is_under_way(&place.dir()));
+    // After the program file: it goes, its data is kept.
+    journal::mark_removing(&place.dir(), Data::Kept).unwrap();
+    fs::remove_file(place.program_file()).unwrap();
+    bench.fake.write_files(vec![
+        overstory_supervisor::fake::FakeProgram::new("web"),
+        overstory_supervisor::fake::FakeProgram::new("dht-b"),
+    ]);
+    let gone = remove_from(&bench.home, &bench.services, "a").await.unwrap_err();
+    assert_eq!(gone, "there is no dht a; there are: b");
+    assert!(!place.dir().exists());
+    assert_eq!(fs::read_dir(bench.dir.path().join("srv/removed")).unwrap().count(), 1);
+    assert_eq!(bench.loaded().await, ["dht-b", "web"]);
+}
+
+/// A prefix with a real supervisord, a bystander that runs, and a stand-in for the node that writes a file when it is
+/// stopped.
+async fn real() -> (SupervisordPrefix, Home, Services) {
+    let prefix = SupervisordPrefix::new().unwrap();
+    prefix.program("bystander", "exec sleep 1000", &[]).unwrap();
+    let node = "#!/bin/sh\ntrap 'echo dumped >data/x.tcm; exit 0' TERM\nwhile :; do sleep 0.05; done\n";
+    for (name, text) in [("dhtnode", node), ("dhtdump", "#!/bin/sh\nexec sleep 1000\n")] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = prefix.path().join("bin").join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    Daemon::new(Layout::new(prefix.path())).ensure_up().await.unwrap();
+    let home = Home::at(prefix.path());
+    let services = Services::open(prefix.path());
+    services.start(&services.catalogue().resolve("bystander")).await.unwrap();
+    (prefix, home, services)
+}
+
+async fn pid(services: &Services, name: &str) -> Option<i32> {
+    services.infos().await.unwrap().into_iter().find(|info| info.name.group == name).and_then(|info| info.pid)
+}
+
+#[tokio::test]
+async fn a_real_supervisord_runs_it_stops_it_orderly_and_forgets_it() {
+    let (prefix, home, services) = real().await;
+    let bystander = pid(&services, "bystander").await.unwrap();
+    let (a, b) = tokio::join!(
+        add_to(&home, &services, "a --share 1/2 --dump-process"),
+        add_to(&home, &services, "b --share 2/2")
+    );
+    (a.unwrap(), b.unwrap());
+    let fresh = services.reloaded();
+    for name in ["dht-a", "dhtdump-a", "dht-b"] {
+        let outcomes = fresh.start(&fresh.catalogue().resolve(name)).await.unwrap();
+        assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
+    }
+    let node = pid(&services, "dht-a").await.unwrap();
+    assert_eq!(fs::read_link(format!("/proc/{node}/cwd")).unwrap(), prefix.path().join("srv/dht-a"));
+
+    let told = remove_from(&home, &services, "a").await.unwrap();
+    assert!(told.contains("dhtdump-a: stopped\ndht-a: stopped\n"), "{told}");
+    let kept = fs::read_dir(prefix.path().join("srv/removed")).unwrap().flatten().next().unwrap().path();
+    assert_eq!(fs::read_to_string(kept.join("data/x.tcm")).unwrap(), "dumped\n");
+    let groups: Vec<_> = services.infos().await.unwrap().into_iter().map(|info| info.name.group).collect();
+    assert_eq!(groups, ["bystander", "dht-b"]);
+    assert_eq!(pid(&services, "bystander").await, Some(bystander));
+    assert!(pid(&services, "dht-b").await.is_some());
+    remove_from(&home, &services, "b --purge").await.unwrap();
+    assert!(!prefix.path().join("srv/dht-b").exists());
+    assert_eq!(pid(&services, "bystander").await, Some(bystander));
+}
+
+#[tokio::test]
+async fn without_a_supervisord_it_is_added_and_removed_all_the_same() {
+    let prefix = SupervisordPrefix::new().unwrap();
+    fs::write(prefix.path().join("bin/dhtnode"), "").unwrap();
+    let (home, services) = (Home::at(prefix.path()), Services::open(prefix.path()));
+    add_to(&home, &services, "a").await.unwrap();
+    assert_eq!(services.reloaded().catalogue().problems, [""; 0]);
+    let told = tokio::time::timeout(Duration::from_secs(10), remove_from(&home, &services, "a --purge")).await;
+    assert!(told.unwrap().unwrap().ends_with("dht-a is removed\n"));
+}
