@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod defects;
+mod iteration;
+mod redistribution;
 mod rig;
 mod streams;
 mod vectors;

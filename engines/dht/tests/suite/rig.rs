@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use overstory_dht::engine::{DhtEngine, EngineSettings, Hooks};
 use overstory_dht::storage::Store;
-use overstory_model::clock::{Clock, ManualClock};
 use overstory_model::Millis;
+use overstory_model::clock::{Clock, ManualClock};
 use overstory_node::server::{Listeners, Server, ServerConfig};
 use overstory_node::stats::NodeStats;
 use overstory_runtime::Shutdown;

@@ -19,7 +19,12 @@ const TOO_LONG: &str = "an array over 10 MiB ends the connection at once instead
 
 const DIFFERENCES: &[Difference] = &[
     Difference::new("dht-neo-edge", 9, Ours::Payload(&[3]), "an empty value is refused"),
-    Difference::new("dht-neo-edge", 12, Ours::Sends(&[1]), "there is no empty value, so the Get is answered: no record"),
+    Difference::new(
+        "dht-neo-edge",
+        12,
+        Ours::Sends(&[1]),
+        "there is no empty value, so the Get is answered: no record",
+    ),
     Difference::new("dht-neo-edge", 15, Ours::Payload(&[2]), "there is no empty value: no record"),
     Difference::new("dht-neo-edge", 25, Ours::Payload(&[3]), BAD_NAME),
     Difference::new("dht-neo-edge", 28, Ours::Payload(&[3]), BAD_NAME),
