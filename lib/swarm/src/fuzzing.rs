@@ -9,8 +9,11 @@ use crate::batch::{self, Added, BatchBuilder, BatchError, Keys, Pairs, Refreshed
 use crate::lzo::{self, Work};
 use crate::neo::frame::{self, FrameError, Kind, Step};
 
+/// What a target does with an input.
+pub type Body = fn(&[u8]);
+
 /// Every target: its name, which is also that of its directory of seeds, and its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Body)] = &[
     ("lzo_decompress", lzo_decompress),
     ("lzo_round_trip", lzo_round_trip),
     ("batch_decode", batch_decode),

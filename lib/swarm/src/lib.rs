@@ -2,7 +2,8 @@
 //!
 //! Two protocols share names and batches: *legacy* (one request at a time on a connection, no authentication) and
 //! *neo* (authenticated, multiplexed). Decoders take bytes and answer with what is missing, a borrowed request or an
-//! error; encoders append to a buffer. No length from outside is trusted.
+//! error; encoders append to a buffer. No length from outside is trusted. `docs/formats/swarm-wire.md` has the byte
+//! diagrams and limits.
 #![forbid(unsafe_code)]
 
 pub mod auth;

@@ -18,6 +18,8 @@
 //! end        11 00 00, which would be a match at distance 16384 with H = 0
 //! ```
 //!
+//! Byte diagrams of the whole wire: `docs/formats/swarm-wire.md`.
+//!
 //! Both directions append to a buffer of the caller and allocate nothing else. A block says nothing about its decoded
 //! length: the limit comes from outside. Made for batches of 64 KiB; larger inputs work the same.
 

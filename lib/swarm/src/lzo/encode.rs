@@ -103,6 +103,7 @@ fn search(
 
 /// Where the table keeps the first six bytes of a word.
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "below ENTRIES")]
 const fn hash(word: u64) -> usize {
     ((word << 16).wrapping_mul(0x9E37_79B1_85EB_CA87) >> (64 - ENTRIES.trailing_zeros())) as usize
 }

@@ -126,14 +126,10 @@ fn every_instruction_decodes() {
         (0x800, vec![0x9C, 0xFF]),
         (0x4000, vec![0x23, 0xFC, 0xFF]),
     ] {
-        let length = if distance == 0x801 {
-            3
-        } else if distance == 0x800 {
-            5
-        } else if distance == 0x4000 {
-            5
-        } else {
-            4
+        let length = match distance {
+            0x801 => 3,
+            0x800 | 0x4000 => 5,
+            _ => 4,
         };
         let block = [run(0xC000), instruction, vec![0x11, 0, 0]].concat();
         let from = data.len() - distance;
