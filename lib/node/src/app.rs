@@ -1,5 +1,9 @@
 //! The life of a node and of a tool beside it: arguments, configuration, data, service, end.
 
+mod life;
+mod node;
+mod tool;
+
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,6 +16,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::Engine;
 use crate::inspect::{Inspect, ToolInspect};
 use crate::stats::NodeStats;
+use life::About;
 
 /// A flag of a program's own, beside those that all have.
 #[derive(Debug, Clone, Copy)]
@@ -52,10 +57,11 @@ pub trait NodeProgram {
     fn neo_port(config: &Config, port: u16) -> Result<u16, ConfigError>;
 
     /// Loads the data. The listeners are bound by then, and nothing is served before this is done. Dropped when the
-    /// program is asked to stop meanwhile, without [`Self::close`].
+    /// program is asked to stop meanwhile, without [`Self::close`]; what it spawned has to look at the shutdown itself.
     fn open(settings: Self::Settings, context: NodeContext) -> impl Future<Output = anyhow::Result<Rc<Self::Engine>>>;
 
-    /// Saves the data; no connection is left. May take as long as it takes.
+    /// Saves the data; no connection is left, and only the statistics still look at the engine. May take as long as it
+    /// takes.
     fn close(engine: Rc<Self::Engine>) -> impl Future<Output = anyhow::Result<()>>;
 }
 
@@ -125,13 +131,19 @@ pub struct ToolContext {
 /// Runs a node; `args` begins with its name. Exit codes: 0, 1 (failed), 2 (arguments), 3 (configuration unreadable).
 #[must_use]
 pub fn run<P: NodeProgram>(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    let about = About { name: P::NAME, crates: P::CRATES, about: P::ABOUT, flags: &[] };
+    match life::plan(about, args, node::Plan::read::<P>) {
+        Ok((plan, node)) => life::run(plan, async |life| node::live::<P>(life, node).await),
+        Err(code) => code,
+    }
 }
 
 /// Runs a tool; `args` begins with its name. Exit codes as those of [`run`].
 #[must_use]
 pub fn run_tool<P: ToolProgram>(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    let about = About { name: P::NAME, crates: P::CRATES, about: P::ABOUT, flags: P::FLAGS };
+    match life::plan(about, args, P::check) {
+        Ok((plan, settings)) => life::run(plan, async |life| tool::live::<P>(life, settings).await),
+        Err(code) => code,
+    }
 }

@@ -27,10 +27,6 @@ pub struct ServerSection {
     pub unix_socket_path: PathBuf,
     /// Where the names and keys of neo clients are.
     pub credentials_path: PathBuf,
-    /// Whether a terminal shows the live console.
-    pub console: bool,
-    /// Where `/metrics`, `/healthz` and `/readyz` are.
-    pub admin: Option<SocketAddr>,
     /// Unsent bytes of a connection above which its requests wait.
     pub max_unsent_bytes: usize,
     /// A client with unsent bytes that reads nothing for so long is dropped.
@@ -59,8 +55,6 @@ impl ServerSection {
             unix_socket_path: socket_path(config, "Server", "unix_socket_path")?
                 .ok_or_else(|| missing(config, "Server", "unix_socket_path", "the path of a socket"))?,
             credentials_path: path("credentials_path", "etc/credentials"),
-            console: server.flag("console", false)?,
-            admin: server.parsed("admin", "ADDRESS:PORT", |text| text.parse().ok())?,
             max_unsent_bytes: server.number("max_unsent_bytes", 1 << 20, 1 << 16..=1 << 30)?,
             unsent_timeout: Duration::from_secs(server.number("unsent_timeout_s", 60, 1..=86_400)?),
         })
@@ -187,9 +181,13 @@ impl ReportSection {
     }
 }
 
-/// What else makes a program operable: `[VERSION]`, `[PidLock]`, `[UNIX_SOCKET]`.
+/// What else makes a program operable: `[VERSION]`, `[PidLock]`, `[UNIX_SOCKET]`, and of `[Server]` what a tool has too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationSection {
+    /// Whether a terminal shows the live console (`[Server] console`).
+    pub console: bool,
+    /// Where `/metrics`, `/healthz` and `/readyz` are (`[Server] admin`).
+    pub admin: Option<SocketAddr>,
     /// Whether the version is written to `log/version.log` at each start.
     pub version_log: bool,
     /// The file that holds the process id while the program runs.
@@ -207,7 +205,10 @@ impl OperationSection {
     /// A value cannot be.
     pub fn read(config: &Config) -> Result<Self, ConfigError> {
         let octal = |text: &str| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+        let server = config.section("Server");
         Ok(Self {
+            console: server.flag("console", false)?,
+            admin: server.parsed("admin", "ADDRESS:PORT", |text| text.parse().ok())?,
             version_log: config.section("VERSION").flag("default_version_log", true)?,
             pid_lock: config.section("PidLock").text("path").map(PathBuf::from),
             socket: socket_path(config, "UNIX_SOCKET", "path")?,

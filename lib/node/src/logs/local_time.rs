@@ -19,12 +19,6 @@ pub(crate) fn stamp(out: &mut String, at: Millis, width: usize) {
     let _ = write!(out, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02},{millis:0width$}");
 }
 
-/// The time of the day in local time: `HH:MM:SS`.
-pub(crate) fn clock(at: Millis) -> String {
-    let local = local(at);
-    format!("{:02}:{:02}:{:02}", local.tm_hour, local.tm_min, local.tm_sec)
-}
-
 fn local(at: Millis) -> libc::tm {
     let seconds: libc::time_t = at.secs().0;
     // SAFETY: all bytes zero is a value of this plain C structure (its only pointer may be null), and both pointers are
