@@ -1,5 +1,6 @@
 //! The dht node and its tools.
 
+pub mod backup;
 pub mod config;
 pub mod dhtdump;
 pub mod dhtnode;

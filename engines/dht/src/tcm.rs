@@ -1,6 +1,8 @@
 //! The file format of channel dumps, version 0 (protocol §3.1; `docs/formats/tcm.md`), without files.
 
 pub mod reader;
+#[cfg(test)]
+mod tests;
 
 pub use reader::{Item, Reader, Reason, Source, TcmError};
 

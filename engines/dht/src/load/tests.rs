@@ -1,0 +1,199 @@
+#![allow(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
+use std::os::unix::fs::symlink;
+
+use overstory_swarm::key::Key;
+
+use super::*;
+use crate::tcm::Writer;
+
+struct Place {
+    _temp: tempfile::TempDir,
+    dir: DataDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        Self { _temp: temp, dir }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.dir.path().join(name), bytes).unwrap();
+    }
+
+    fn load(&self, options: LoadOptions) -> (Store, Result<LoadReport, LoadError>) {
+        let mut store = Store::new(0);
+        let report = load(&self.dir, &options, &mut store);
+        (store, report)
+    }
+}
+
+fn dump(keys: std::ops::Range<u64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    Writer::begin(&mut out);
+    for key in keys {
+        Writer::record(&mut out, Key(key), format!("value {key}").as_bytes());
+    }
+    Writer::finish(&mut out, 0);
+    out
+}
+
+#[test]
+fn the_files_of_the_published_node_are_loaded() {
+    let place = Place::new();
+    place.write("chan-1.tcm", include_bytes!("../../../../tests/vectors/files/chan-1.direct.tcm"));
+    let (store, report) = place.load(LoadOptions::default());
+    let report = report.unwrap();
+    assert_eq!((report.records, report.bytes, report.files.len()), (3, 512, 1));
+    assert!(!report.rejected.any() && report.ignored.is_empty());
+    assert_eq!(store.get("chan-1", Key(2)), Some(&b"hello world"[..]));
+}
+
+#[test]
+fn only_dumps_of_channels_are_loaded() {
+    let place = Place::new();
+    place.write("good.tcm", &dump(0..5));
+    place.write("empty-channel.tcm", &dump(0..0));
+    place.write("half.tcm.a1B2c3.dumping", &dump(0..5));
+    place.write("other.txt", b"text");
+    place.write("no file suffix", b"");
+    place.write("bad name.tcm", &dump(0..5));
+    place.write("lost.tcm.backup", &dump(0..5));
+    place.write("good.tcm.backup", &dump(5..9));
+    fs::create_dir(place.dir.path().join("directory.tcm")).unwrap();
+    symlink(place.dir.path().join("good.tcm"), place.dir.path().join("linked.tcm")).unwrap();
+    symlink("/nowhere/at/all", place.dir.path().join("dangling.tcm")).unwrap();
+    let (store, report) = place.load(LoadOptions::default());
+    let report = report.unwrap();
+    assert_eq!(store.channel_names(), ["empty-channel", "good", "linked"]);
+    assert_eq!(report.records, 10);
+    let mut ignored: Vec<(String, &str)> = report
+        .ignored
+        .iter()
+        .map(|(path, why)| (path.file_name().unwrap().to_str().unwrap().to_owned(), *why))
+        .collect();
+    ignored.sort();
+    assert_eq!(
+        ignored,
+        [
+            ("bad name.tcm".to_owned(), "not the name of a channel"),
+            ("directory.tcm".to_owned(), "a directory"),
+            ("half.tcm.a1B2c3.dumping".to_owned(), "an unfinished dump"),
+            ("lost.tcm.backup".to_owned(), "a backup whose dump is gone"),
+            ("no file suffix".to_owned(), "another kind of file"),
+            ("other.txt".to_owned(), "another kind of file"),
+        ]
+    );
+    assert_eq!(report.failures().count(), 1);
+}
+
+#[test]
+fn the_backup_takes_the_place_of_an_unusable_dump() {
+    let unusable: [&[u8]; 3] = [b"", b"123", &[9; 600]];
+    for unusable in unusable {
+        let place = Place::new();
+        place.write("c.tcm", unusable);
+        place.write("c.tcm.backup", &dump(0..7));
+        let (store, report) = place.load(LoadOptions::default());
+        let report = report.unwrap();
+        assert_eq!(store.totals().records, 7);
+        assert_eq!(report.failures().count(), 1);
+        assert_eq!(report.records, 7);
+        // And without one there is nothing.
+        fs::remove_file(place.dir.backup_file("c")).unwrap();
+        let (store, _) = place.load(LoadOptions::default());
+        assert_eq!(store.channel_count(), 0);
+    }
+}
+
+#[test]
+fn what_is_whole_in_a_damaged_dump_is_loaded_and_the_rest_counted() {
+    let place = Place::new();
+    let whole = dump(0..1000);
+    place.write("cut.tcm", &whole[..20_000]);
+    let mut damaged = whole.clone();
+    damaged[30_000..30_100].fill(0xee);
+    place.write("damaged.tcm", &damaged);
+    place.write("damaged.tcm.backup", &whole);
+    let mut long = whole.clone();
+    long.resize(whole.len() + 100_000, 0);
+    place.write("oversized.tcm", &long);
+    let (store, report) = place.load(LoadOptions::default());
+    let report = report.unwrap();
+    let records = |channel| store.channel(channel).unwrap().len();
+    assert_eq!(records("oversized"), 1000);
+    assert!((990..1000).contains(&records("damaged")), "{}", records("damaged"));
+    assert!(records("cut") > 400);
+    assert_eq!((report.rejected.cut, report.rejected.damaged), (1, 1));
+    assert!(report.rejected.damaged_bytes >= 100);
+    assert!(report.rejected.any());
+}
+
+#[test]
+fn records_that_no_channel_may_hold_are_counted() {
+    let place = Place::new();
+    let mut out = Vec::new();
+    Writer::begin(&mut out);
+    Writer::record(&mut out, Key(1), &[1; 1024]);
+    Writer::record(&mut out, Key(2), &[1; 1025]);
+    Writer::record(&mut out, Key(3), b"");
+    out.extend(16u64.to_le_bytes());
+    out.extend(b"not hexadecimal!");
+    out.extend(1u64.to_le_bytes());
+    out.push(1);
+    Writer::record(&mut out, Key(4), &[1; 10]);
+    Writer::finish(&mut out, 0);
+    place.write("c.tcm", &out);
+    let (store, report) = place.load(LoadOptions { max_value: 1024, ..LoadOptions::default() });
+    assert_eq!(store.totals().records, 2);
+    let expected = Rejected { bad_keys: 1, empty_values: 1, too_large: 1, ..Rejected::default() };
+    assert_eq!(report.unwrap().rejected, expected);
+}
+
+#[test]
+fn records_out_of_the_range_are_loaded_left_out_or_fatal() {
+    let place = Place::new();
+    place.write("c.tcm", &dump(0..100));
+    // Even keys: the lowest bit is the highest of the position.
+    let range = HashRange::new(0, u64::MAX / 2).unwrap();
+    let with = |allow_out_of_range| place.load(LoadOptions { range, allow_out_of_range, ..LoadOptions::default() });
+    let (store, report) = with(OutOfRange::Load);
+    assert_eq!((store.totals().records, report.unwrap().out_of_range), (100, 50));
+    let (store, report) = with(OutOfRange::Ignore);
+    let report = report.unwrap();
+    assert_eq!((store.totals().records, report.rejected.out_of_range, report.records), (50, 50, 50));
+    assert!(!report.rejected.any());
+    let (_, report) = with(OutOfRange::Fatal);
+    let error = report.unwrap_err();
+    assert!(matches!(error, LoadError::OutOfRange { key: Key(1), .. }), "{error}");
+}
+
+#[test]
+fn a_node_does_not_start_when_all_of_many_records_are_foreign() {
+    let place = Place::new();
+    place.write("a.tcm", &dump(0..60));
+    place.write("b.tcm", &dump(60..101));
+    let with = |range, limit| {
+        let options = LoadOptions { range, abort_after_all_out_of_range: limit, ..LoadOptions::default() };
+        place.load(options).1
+    };
+    assert!(matches!(with(HashRange::EMPTY, 100), Err(LoadError::AllOutOfRange { records: 101, .. })));
+    assert!(with(HashRange::EMPTY, 101).is_ok());
+    assert!(with(HashRange::EMPTY, 0).is_ok());
+    // One of the last file's is in the range.
+    let position = Key(100).position();
+    assert!(with(HashRange::new(position, position).unwrap(), 50).is_ok());
+}
+
+#[test]
+fn records_for_which_there_is_no_memory_are_counted() {
+    let place = Place::new();
+    place.write("c.tcm", &dump(0..10_000));
+    let mut store = Store::new(200_000);
+    let report = load(&place.dir, &LoadOptions::default(), &mut store).unwrap();
+    assert!(report.rejected.no_memory > 0);
+    assert_eq!(report.records + report.rejected.no_memory, 10_000);
+    assert_eq!(store.totals().records, report.records);
+}

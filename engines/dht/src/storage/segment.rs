@@ -25,7 +25,7 @@ pub(super) const INLINE: usize = 16 * 1024;
 /// Marks the length of a value that lies elsewhere.
 const ELSEWHERE: u16 = 0x8000;
 /// Entries that are looked at one after the other before the search halves.
-const NEAR: usize = 12;
+const NEAR: usize = 24;
 /// The first segment of a channel has room for so many entries.
 const FIRST_CAPACITY: usize = 256;
 

@@ -175,6 +175,12 @@ impl<S: Source> Reader<S> {
         self.size
     }
 
+    /// Bytes of its buffer.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// The next record, or what stands in its place.
     ///
     /// # Errors
@@ -287,7 +293,16 @@ impl<S: Source> Reader<S> {
 
     /// Whether what stands at `at` can follow a record: another one, the end mark, or the end of the file.
     fn follows(&mut self, at: u64) -> Result<bool, TcmError> {
-        Ok(self.number(at)?.is_none_or(|length| length <= MAX_ODD_KEY))
+        match self.number(at)? {
+            None | Some(0 | 8 | 16) => Ok(true),
+            // A key of the wrong length only if a value fits behind it.
+            Some(length) if length <= MAX_ODD_KEY => {
+                let value_at = at + 8 + length + 8;
+                let value = self.number(value_at - 8)?;
+                Ok(value.and_then(|value| value_at.checked_add(value)).is_some_and(|end| end <= self.size))
+            }
+            Some(_) => Ok(false),
+        }
     }
 
     fn number(&mut self, at: u64) -> Result<Option<u64>, TcmError> {
