@@ -16,7 +16,7 @@ struct Applet {
     run: Run,
 }
 
-const APPLETS: [Applet; 8] = [
+const APPLETS: [Applet; 11] = [
     Applet {
         name: "hypcontrol",
         about: "start, stop and watch the whole stack",
@@ -28,6 +28,13 @@ const APPLETS: [Applet; 8] = [
     Applet { name: "amqp2engines", about: "the event engines", run: overstory_amqp2engines::run },
     Applet { name: "collectd", about: "the host connector", run: overstory_collectd::run },
     Applet { name: "webserver", about: "the REST API", run: overstory_webserver::run },
+    Applet {
+        name: "dhtnode",
+        about: "a dht node: records in memory for a range of keys",
+        run: overstory_dht::dhtnode::run,
+    },
+    Applet { name: "dhtdump", about: "dumps a dht node from beside it", run: overstory_dht::dhtdump::run },
+    Applet { name: "dhtredist", about: "spreads records over dht nodes anew", run: overstory_dht::dhtredist::run },
     Applet { name: "overstory", about: "administration", run: overstory_tools::overstory_admin::run },
 ];
 
