@@ -17,26 +17,20 @@ pub fn check(name: &[u8]) -> Result<&str, BadChannelName> {
     if name.is_empty() || name.len() > MAX_CHANNEL_NAME {
         return Err(BadChannelName);
     }
-    // Without an early exit the loop has no branch to mispredict.
-    let valid = name.iter().fold(true, |valid, &byte| valid & ALLOWED[usize::from(byte)]);
+    // Without an early exit or a table, several bytes are checked at once.
+    let valid = name.iter().fold(true, |valid, &byte| valid & allowed(byte));
     if !valid {
         return Err(BadChannelName);
     }
     std::str::from_utf8(name).map_err(|_| BadChannelName)
 }
 
-const ALLOWED: [bool; 256] = {
-    let mut allowed = [false; 256];
-    let mut byte = 0u8;
-    loop {
-        allowed[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if byte == u8::MAX {
-            break;
-        }
-        byte += 1;
-    }
-    allowed
-};
+#[inline(always)]
+const fn allowed(byte: u8) -> bool {
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    let digit = byte.wrapping_sub(b'0') < 10;
+    letter | digit | (byte == b'_') | (byte == b'-')
+}
 
 #[cfg(test)]
 mod tests {

@@ -97,7 +97,15 @@ impl<'a> Replies<'a> {
     /// Sends a payload that is one array: length and bytes.
     #[inline]
     pub fn array(&mut self, bytes: &[u8]) {
-        self.concat(&[&(bytes.len() as u64).to_le_bytes(), bytes]);
+        const LENGTH: usize = 8;
+        let size = REQUEST_ID + LENGTH + bytes.len();
+        let mut front = [0; HEADER + REQUEST_ID + LENGTH];
+        front[..HEADER].copy_from_slice(&frame::header(Kind::Request, size as u64));
+        front[HEADER..HEADER + REQUEST_ID].copy_from_slice(&self.id.to_le_bytes());
+        front[HEADER + REQUEST_ID..].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+        self.out.reserve(HEADER + size);
+        self.out.extend_from_slice(&front);
+        self.out.extend_from_slice(bytes);
     }
 
     /// Sends a payload that is the given pieces in a row.
