@@ -10,3 +10,4 @@ pub mod engine;
 pub mod load;
 pub mod storage;
 pub mod tcm;
+pub mod tcmcli;
