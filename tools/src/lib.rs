@@ -5,3 +5,4 @@ pub mod hypcontrol;
 pub mod overstory_admin;
 pub mod send_event;
 pub mod service;
+pub mod swarm;

@@ -1,0 +1,285 @@
+//! What each command does.
+
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use overstory_client::dht::{Change, Changes, Selection, Size};
+use overstory_client::{ClientConfig, DhtClient, Error, Protocol};
+use overstory_runtime::program;
+use overstory_swarm::key::{HashRange, Key};
+use tokio::sync::mpsc;
+
+use super::input::{self, BadInput};
+use super::output::{self, Progress};
+use super::{Command, FAILED, Format, GetAll, NOT_FOUND, Put, Record};
+
+/// Records that failed in bulk are named up to this many.
+const NAMED_FAILURES: u64 = 10;
+/// Lines that wait to be sent.
+const LINES: usize = 1024;
+
+type Out = BufWriter<StdoutLock<'static>>;
+
+/// Runs a command; gives the exit code.
+pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Result<u8> {
+    let client = connect(config, command).await?;
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    let code = match command {
+        Command::Get { record, format } => get(&client, record, *format, &mut out).await?,
+        Command::Put(put) if put.bulk => bulk(&client, put).await?,
+        Command::Put(put) => put_one(&client, put).await?,
+        Command::Exists { record } => {
+            let found = client.exists(&record.channel, key(record)?).await?;
+            writeln!(out, "{}", if found { "yes" } else { "no" })?;
+            if found { 0 } else { NOT_FOUND }
+        }
+        Command::Remove { record } => {
+            let removed = client.remove(&record.channel, key(record)?).await?;
+            if removed { 0 } else { NOT_FOUND }
+        }
+        Command::Getall(all) => get_all(&client, all, &mut out).await?,
+        Command::Channels => {
+            for name in client.channels().await? {
+                writeln!(out, "{name}")?;
+            }
+            0
+        }
+        Command::Size { channel } => {
+            let sizes = match channel {
+                Some(channel) => client.channel_sizes(channel).await?,
+                None => client.sizes().await?,
+            };
+            for Size { node, records, bytes } in sizes {
+                writeln!(out, "{node}\t{records}\t{bytes}")?;
+            }
+            0
+        }
+        Command::Listen { channel, format } => follow(client.listen(channel)?, *format, None, &mut out).await?,
+        Command::Mirror(mirror) => {
+            let period = Duration::from_secs(mirror.period.into());
+            let changes = client.mirror(&mirror.channel, mirror.refresh, period)?;
+            follow(changes, mirror.format, Some(()), &mut out).await?
+        }
+        Command::Removechannel { channel } => {
+            client.remove_channel(channel).await?;
+            0
+        }
+        Command::Ranges => ranges(&client, &mut out).await?,
+        Command::Connections => {
+            for (node, connections) in client.num_connections().await? {
+                writeln!(out, "{node}\t{connections}")?;
+            }
+            0
+        }
+        Command::Version => {
+            for (node, version) in client.versions().await? {
+                writeln!(out, "{node}\t{version}")?;
+            }
+            0
+        }
+    };
+    out.flush()?;
+    Ok(code)
+}
+
+/// Connects. By legacy only what is about a key needs the nodes' ranges; the rest works with nodes that disagree, too.
+async fn connect(config: ClientConfig, command: &Command) -> Result<DhtClient, Error> {
+    let keyed =
+        matches!(command, Command::Get { .. } | Command::Put(_) | Command::Exists { .. } | Command::Remove { .. });
+    match config.protocol {
+        Protocol::Legacy { .. } if !keyed => DhtClient::start(config),
+        _ => DhtClient::connect(config).await,
+    }
+}
+
+fn key(record: &Record) -> Result<Key, BadInput> {
+    input::key(&record.key, record.hash)
+}
+
+async fn get(client: &DhtClient, record: &Record, format: Format, out: &mut Out) -> anyhow::Result<u8> {
+    match client.get(&record.channel, key(record)?).await? {
+        Some(value) => {
+            output::value(out, format, &value)?;
+            Ok(0)
+        }
+        None => Ok(NOT_FOUND),
+    }
+}
+
+async fn put_one(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
+    let key = input::key(put.key.as_deref().unwrap_or_default(), put.hash)?;
+    let value = match &put.value {
+        Some(value) => value.as_bytes().to_vec(),
+        None => input::value().context("cannot read the value from standard input")?,
+    };
+    client.put(&put.channel, key, &value).await?;
+    Ok(0)
+}
+
+/// Stores the records of standard input, many at a time.
+async fn bulk(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
+    if io::stdin().is_terminal() {
+        eprintln!("swarm: reading records from the terminal, one `key TAB value` per line");
+    }
+    let (tx, mut lines) = mpsc::channel(LINES);
+    let reader = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        let mut input = io::stdin().lock();
+        while let Some(line) = input::line(&mut input)? {
+            if tx.blocking_send(line).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let mut progress = Progress::new(false);
+    let mut running = FuturesUnordered::new();
+    let (mut number, mut failed, mut over) = (0u64, 0u64, false);
+    let mut fail = |number: u64, cause: &dyn std::fmt::Display, progress: &mut Progress| {
+        failed += 1;
+        if failed <= NAMED_FAILURES {
+            progress.clear();
+            eprintln!("swarm: line {number}: {cause}");
+        }
+    };
+    let mut hopeless = None;
+    while !over || !running.is_empty() {
+        tokio::select! {
+            line = lines.recv(), if !over && running.len() < put.in_flight as usize => {
+                let Some(line) = line else { over = true; continue };
+                number += 1;
+                if line.is_empty() {
+                    continue;
+                }
+                match input::record(&line, put.format, put.hash) {
+                    Ok((key, value)) => running.push(async move {
+                        let stored = client.put(&put.channel, key, &value).await;
+                        (number, value.len() as u64, stored)
+                    }),
+                    Err(error) => fail(number, &error, &mut progress),
+                }
+            }
+            Some((number, bytes, stored)) = running.next(), if !running.is_empty() => match stored {
+                Ok(()) => progress.add(1, bytes),
+                Err(error) => {
+                    fail(number, &error, &mut progress);
+                    // Nobody is there, or nobody wants this: the next million lines would not fare better.
+                    if matches!(error, Error::Away { .. } | Error::BadChannelName(_) | Error::NotPermitted { .. }) {
+                        over = true;
+                        hopeless = Some(error);
+                    }
+                }
+            },
+        }
+    }
+    progress.clear();
+    // A reader that still waits for a line ends with the process.
+    if hopeless.is_none() {
+        reader.await.context("the reader ended")?.context("cannot read standard input")?;
+    }
+    let (stored, seconds) = (progress.records(), progress.elapsed().as_secs_f64());
+    let rate = if seconds > 0.0 { stored as f64 / seconds } else { 0.0 };
+    eprintln!("{stored} records stored, {failed} failed, {seconds:.1} s, {rate:.0} per second");
+    match hopeless {
+        Some(error) => bail!("gave up after line {number}: {error}"),
+        None => Ok(if failed == 0 { 0 } else { FAILED }),
+    }
+}
+
+async fn get_all(client: &DhtClient, all: &GetAll, out: &mut Out) -> anyhow::Result<u8> {
+    let filter = all.filter.as_ref().map(|text| text.as_bytes().to_vec()).unwrap_or_default();
+    let selection = Selection { keys_only: all.keys, filter, suspended: false };
+    let mut records = client.get_all(&all.channel, &selection)?;
+    let mut progress = Progress::new(true);
+    let mut left = all.limit.unwrap_or(u64::MAX);
+    let mut failed = false;
+    while left > 0
+        && let Some(batch) = records.next().await
+    {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                progress.clear();
+                eprintln!("swarm: {error}");
+                failed = true;
+                continue;
+            }
+        };
+        let (mut count, mut bytes) = (0, 0);
+        for (key, value) in batch.records().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+            output::record(out, all.format, None, key, (!all.keys).then_some(value))?;
+            count += 1;
+            bytes += value.len() as u64;
+        }
+        left -= count;
+        progress.add(count, bytes);
+    }
+    progress.clear();
+    if failed {
+        eprintln!("swarm: the records are not complete");
+    }
+    Ok(if failed { FAILED } else { 0 })
+}
+
+/// Prints changes until the channel is removed everywhere or the user has seen enough.
+async fn follow(mut changes: Changes, format: Format, kinds: Option<()>, out: &mut Out) -> anyhow::Result<u8> {
+    let mut failed = false;
+    let kind = |name| kinds.map(|()| name);
+    loop {
+        let change = tokio::select! {
+            biased;
+            change = changes.next() => change,
+            _ = program::interrupted() => return Ok(0),
+        };
+        match change {
+            Some(Ok(Change::Put { key, value })) => output::record(out, format, kind("put"), key, Some(&value))?,
+            Some(Ok(Change::Refreshed { key, value })) => {
+                output::record(out, format, kind("refresh"), key, Some(&value))?;
+            }
+            // Listen has no removals by its nature; a mirror tells them.
+            Some(Ok(Change::Removed { key })) if kinds.is_some() => {
+                output::record(out, format, kind("remove"), key, None)?;
+            }
+            Some(Ok(Change::ChannelRemoved { node })) => eprintln!("swarm: {node}: the channel was removed"),
+            Some(Ok(Change::Lost { node, cause: Some(cause) })) => {
+                eprintln!("swarm: {node}: changes may have been lost: {cause}");
+            }
+            Some(Ok(Change::Lost { node, cause: None })) => eprintln!("swarm: {node}: changes were lost: too many"),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                eprintln!("swarm: {error}");
+                failed = true;
+            }
+            None => return Ok(if failed { FAILED } else { 0 }),
+        }
+        // Whoever reads along wants each change now; a burst is written together by the system's own buffers.
+        out.flush()?;
+    }
+}
+
+async fn ranges(client: &DhtClient, out: &mut Out) -> anyhow::Result<u8> {
+    let mut known: Vec<_> = client.ranges().iter().collect();
+    if known.is_empty() {
+        for node in client.nodes() {
+            known.push((node, client.responsible_range(node).await?));
+        }
+    }
+    known.sort_unstable_by_key(|(node, range)| (range.is_empty(), range.min(), *node));
+    let mut table = overstory_client::RangeTable::default();
+    for (node, range) in known {
+        table.update(node, range, std::time::Instant::now());
+        writeln!(out, "{node}\t{}", show(range))?;
+    }
+    out.flush()?;
+    if let Err(problem) = table.check(false) {
+        eprintln!("swarm: {problem}");
+    }
+    Ok(0)
+}
+
+fn show(range: HashRange) -> String {
+    format!("0x{:016x}\t0x{:016x}", range.min(), range.max())
+}

@@ -1,0 +1,134 @@
+//! Keys and records as people and scripts write them.
+
+use std::io::{self, BufRead, Read as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use overstory_swarm::key::{Key, fnv1a};
+use serde::Deserialize;
+
+use super::Format;
+
+/// Bytes of a line, and of a value from standard input, at most.
+pub(super) const MAX_VALUE: u64 = 16 << 20;
+
+/// Something that was given wrongly.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadInput {
+    #[error("`{0}` is no key: decimal, or 0x and up to 16 hexadecimal digits (--hash takes any text)")]
+    Key(String),
+    #[error("a record is `key TAB value`")]
+    NoTab,
+    #[error("`\\{0}` is no escape: \\t, \\n, \\r, \\\\ and \\xHH are")]
+    Escape(String),
+    #[error("no base64")]
+    Base64,
+    #[error("a record is a JSON object with `key` and `value` or `base64`: {0}")]
+    Json(String),
+    #[error("more than {MAX_VALUE} bytes")]
+    TooLong,
+}
+
+/// Reads a key.
+pub(super) fn key(text: &str, hash: bool) -> Result<Key, BadInput> {
+    if hash {
+        return Ok(Key(fnv1a(text.as_bytes())));
+    }
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        // The standard parser takes a sign too.
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),
+        None if text.bytes().all(|digit| digit.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    number.map(Key).ok_or_else(|| BadInput::Key(text.chars().take(100).collect()))
+}
+
+/// Reads all of standard input.
+pub(super) fn value() -> anyhow::Result<Vec<u8>> {
+    let mut value = Vec::new();
+    io::stdin().lock().take(MAX_VALUE + 1).read_to_end(&mut value)?;
+    if value.len() as u64 > MAX_VALUE {
+        return Err(BadInput::TooLong.into());
+    }
+    Ok(value)
+}
+
+/// Reads the next line without its end; none at the end of the input.
+pub(super) fn line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = input.take(MAX_VALUE * 4).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok((read > 0).then_some(line))
+}
+
+/// Reads a record from a line.
+pub(super) fn record(line: &[u8], format: Format, hash: bool) -> Result<(Key, Vec<u8>), BadInput> {
+    if format.json {
+        return json(line, hash);
+    }
+    let tab = line.iter().position(|&byte| byte == b'\t').ok_or(BadInput::NoTab)?;
+    let (name, rest) = line.split_at(tab);
+    let rest = rest.get(1..).unwrap_or_default();
+    let key = match (hash, std::str::from_utf8(name)) {
+        (true, _) => Key(fnv1a(name)),
+        (false, Ok(text)) => key(text, false)?,
+        (false, Err(_)) => return Err(BadInput::Key(String::from_utf8_lossy(name).into_owned())),
+    };
+    let value = match (format.base64, format.raw) {
+        (true, _) => BASE64.decode(rest).map_err(|_| BadInput::Base64)?,
+        (_, true) => rest.to_vec(),
+        _ => unescape(rest)?,
+    };
+    Ok((key, value))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonRecord {
+    key: serde_json::Value,
+    value: Option<String>,
+    base64: Option<String>,
+}
+
+fn json(line: &[u8], hash: bool) -> Result<(Key, Vec<u8>), BadInput> {
+    let record: JsonRecord = serde_json::from_slice(line).map_err(|error| BadInput::Json(error.to_string()))?;
+    let text = match record.key {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let value = match (record.value, record.base64) {
+        (Some(value), None) => value.into_bytes(),
+        (None, Some(text)) => BASE64.decode(text).map_err(|_| BadInput::Base64)?,
+        _ => return Err(BadInput::Json("one of `value` and `base64` is needed".to_owned())),
+    };
+    Ok((key(&text, hash)?, value))
+}
+
+/// Undoes [`super::output::escape`].
+fn unescape(text: &[u8]) -> Result<Vec<u8>, BadInput> {
+    let bad = |escape: &[u8]| BadInput::Escape(String::from_utf8_lossy(escape).into_owned());
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
+        let (plain, escape) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let (byte, length) = match escape.get(1) {
+            Some(b't') => (b'\t', 2),
+            Some(b'n') => (b'\n', 2),
+            Some(b'r') => (b'\r', 2),
+            Some(b'\\') => (b'\\', 2),
+            Some(b'x') => {
+                let digits = escape.get(2..4).and_then(|digits| std::str::from_utf8(digits).ok());
+                let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                (byte.ok_or_else(|| bad(escape.get(1..4).unwrap_or(b"x")))?, 4)
+            }
+            other => return Err(bad(other.map_or(&[][..], std::slice::from_ref))),
+        };
+        out.push(byte);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    Ok(out)
+}

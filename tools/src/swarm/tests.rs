@@ -1,0 +1,62 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use clap::CommandFactory as _;
+use overstory_swarm::key::Key;
+use proptest::prelude::*;
+
+use super::input::{self, BadInput};
+use super::output::{self, escape};
+use super::{Cli, Format};
+
+const PLAIN: Format = Format { json: false, base64: false, raw: false };
+const JSON: Format = Format { json: true, ..PLAIN };
+const BASE64: Format = Format { base64: true, ..PLAIN };
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn keys_are_decimal_hexadecimal_or_hashed() {
+    assert_eq!(input::key("17", false), Ok(Key(17)));
+    assert_eq!(input::key("0x00000000000000ff", false), Ok(Key(255)));
+    assert_eq!(input::key("0XfF", false), Ok(Key(255)));
+    assert_eq!(input::key("18446744073709551615", false), Ok(Key(u64::MAX)));
+    assert_eq!(input::key("hello", true), Ok(Key(0xa430_d846_80aa_bd0b)));
+    for bad in ["", "0x", "ff", "-1", "+1", "0x+1", "0x00000000000000000", "18446744073709551616", "1 "] {
+        let expected = bad != "0x00000000000000000";
+        assert_eq!(input::key(bad, false).is_err(), expected, "{bad:?}");
+    }
+}
+
+#[test]
+fn values_stay_on_their_line() {
+    assert_eq!(escape("plain ä\t\n\r\\".as_bytes()), "plain ä\\t\\n\\r\\\\".as_bytes());
+    assert_eq!(escape(b"\x00\x1b[31m\xff"), b"\\x00\\x1b[31m\\xff");
+}
+
+#[test]
+fn wrong_records_say_what_is_wrong() {
+    assert_eq!(input::record(b"17", PLAIN, false), Err(BadInput::NoTab));
+    assert_eq!(input::record(b"17\ta\\q", PLAIN, false), Err(BadInput::Escape("q".to_owned())));
+    assert_eq!(input::record(b"17\ta\\", PLAIN, false), Err(BadInput::Escape(String::new())));
+    assert_eq!(input::record(b"17\t\\x4", PLAIN, false), Err(BadInput::Escape("x".to_owned())));
+    assert_eq!(input::record(b"17\t*", BASE64, false), Err(BadInput::Base64));
+    assert!(matches!(input::record(b"{}", JSON, false), Err(BadInput::Json(_))));
+    assert!(matches!(input::record(br#"{"key": 1}"#, JSON, false), Err(BadInput::Json(_))));
+    assert_eq!(input::record(br#"{"key": 1, "value": "a"}"#, JSON, false), Ok((Key(1), b"a".to_vec())));
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_can_be_read_again(key: u64, value: Vec<u8>) {
+        for format in [PLAIN, JSON, BASE64] {
+            let mut line = Vec::new();
+            output::record(&mut line, format, None, Key(key), Some(&value)).unwrap();
+            prop_assert_eq!(line.pop(), Some(b'\n'));
+            prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+            prop_assert_eq!(input::record(&line, format, false), Ok((Key(key), value.clone())));
+        }
+    }
+}
