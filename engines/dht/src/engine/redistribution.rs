@@ -7,7 +7,9 @@
 //! * The new node keeps what it has when a batch comes ([`super::put_batch`]): what it has is newer.
 //! * A record is removed here only after the new node has answered Ok, and only if its value still is the one that was
 //!   sent. A lost reply leads to the batch being sent again, which changes nothing.
-//! * Until then the record is served from here: by legacy Get, and by neo although the key is out of the range.
+//! * Until then, and for a moment longer, the record is served from here: by legacy Get, and by neo although the key is
+//!   out of the range. The moment is for clients that have asked the new node just before the record came.
+//! * A record that is removed before its batch is made is not in the batch.
 //! * A removal of a record that is on its way waits for the answer of the new node ([`Redistribution::on_its_way`]):
 //!   clients remove from the oldest node to the newest, so that the removal at the new node comes after the record.
 //! * After a crash the records that a dump still holds are out of the new range, are served as before, and move when
@@ -30,7 +32,7 @@ use tracing::{error, info, warn};
 
 use super::core::Core;
 use super::range::RangeEvent;
-use super::sender::{Sender, pass};
+use super::sender::{Pass, Sender};
 
 /// From a pass with an error to the next one.
 const RETRY: Duration = Duration::from_secs(2);
@@ -190,7 +192,12 @@ async fn run(core: Rc<Core>, targets: Vec<Target>, done: oneshot::Sender<Status>
     let channels = core.store.borrow().channel_names();
     let mut moved = 0;
     for channel in &channels {
-        while !pass(&core, channel, &mut senders, &mut moved).await {
+        loop {
+            let (records, all) = Pass::new(&core, channel, &mut senders).run().await;
+            moved += records;
+            if all {
+                break;
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
