@@ -292,7 +292,9 @@ fn find(dir: &DataDir, report: &mut LoadReport) -> Result<Vec<(String, u64)>, Lo
             match (channel::check(channel), metadata) {
                 (Err(_), _) => ignore("not the name of a channel"),
                 (Ok(_), Ok(metadata)) if !metadata.is_file() => ignore("not a file"),
-                (Ok(channel), metadata) => found.push((channel.to_owned(), metadata.map_or(0, |metadata| metadata.len()))),
+                (Ok(channel), metadata) => {
+                    found.push((channel.to_owned(), metadata.map_or(0, |metadata| metadata.len())))
+                }
             }
         } else {
             ignore("another kind of file");

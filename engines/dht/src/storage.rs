@@ -200,7 +200,12 @@ impl Store {
     /// The order depends on the keys alone and is the same after a restart. `after` need not be stored: a scan in
     /// parts, each resumed behind the last key that was visited, visits every record that was there all the time once,
     /// whatever was stored and removed in between. A channel that is not there has no records.
-    pub fn scan(&self, channel: &str, after: Option<Key>, visit: &mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>) -> Scan {
+    pub fn scan(
+        &self,
+        channel: &str,
+        after: Option<Key>,
+        visit: &mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>,
+    ) -> Scan {
         match self.channels.get(channel) {
             Some(channel) => channel.scan(&self.heap, after.map(mix::hash), visit),
             None => Scan::End,

@@ -50,7 +50,8 @@ impl Writer {
     /// The end mark and the padding; `before` is how many bytes of the file were taken out of `out` so far.
     pub fn finish(out: &mut Vec<u8>, before: u64) {
         out.extend_from_slice(&0u64.to_le_bytes());
-        let rest = (before % BLOCK as u64) as usize + out.len();
-        out.resize(out.len() + rest.next_multiple_of(BLOCK) - rest, 0);
+        while !(before + out.len() as u64).is_multiple_of(BLOCK as u64) {
+            out.push(0);
+        }
     }
 }

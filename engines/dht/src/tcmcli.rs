@@ -2,9 +2,9 @@
 //!
 //! The text form has one record per line: the key as 16 hexadecimal digits, a colon, the value in base64.
 
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -61,8 +61,12 @@ fn execute(args: Vec<OsString>, input: &mut dyn io::Read, output: &mut dyn Write
     let result = match arguments {
         Arguments { read: Some(file), .. } => read(&file, &mut output, errors),
         Arguments { write: Some(file), .. } => text::write(&file, &mut BufReader::new(input)).map(|()| true),
-        Arguments { verify: Some(files), .. } => each(&files, errors, &mut |file, errors| verify(file, &mut output, errors)),
-        Arguments { stats: Some(files), .. } => each(&files, errors, &mut |file, errors| stats(file, &mut output, errors)),
+        Arguments { verify: Some(files), .. } => {
+            each(&files, errors, &mut |file, errors| verify(file, &mut output, errors))
+        }
+        Arguments { stats: Some(files), .. } => {
+            each(&files, errors, &mut |file, errors| stats(file, &mut output, errors))
+        }
         Arguments { .. } => Ok(true),
     };
     let result = result.and_then(|whole| output.flush().map(|()| whole).map_err(Failure::Output));
@@ -147,7 +151,8 @@ fn visit(
                 found.rejected += 1;
                 found.rejected_bytes += length;
                 let what = text::describe(reason);
-                let bytes = if reason == Reason::Cut && length == 0 { String::new() } else { format!(" ({length} bytes)") };
+                let bytes =
+                    if reason == Reason::Cut && length == 0 { String::new() } else { format!(" ({length} bytes)") };
                 let _nobody_reads_it = writeln!(errors, "tcmcli: {}: offset {offset}: {what}{bytes}", file.display());
             }
             Item::End => return Ok(found),

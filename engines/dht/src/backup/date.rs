@@ -51,7 +51,8 @@ impl FromStr for Date {
             let digits = text.get(range).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
             digits.and_then(|digits| digits.parse::<u16>().ok()).ok_or(ERROR)
         };
-        let separators = text.len() == 10 && text.as_bytes().get(4) == Some(&b'-') && text.as_bytes().get(7) == Some(&b'-');
+        let separators =
+            text.len() == 10 && text.as_bytes().get(4) == Some(&b'-') && text.as_bytes().get(7) == Some(&b'-');
         let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
         if !separators || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
             return Err(ERROR);

@@ -117,18 +117,22 @@ impl TempFile {
         let place = dir.file(&self.channel);
         let replaced = dir.replace(&self.channel, || {
             self.keep_old(&place)?;
-            step(FileStep::Rename)
-                .and_then(|()| fs::rename(&self.path, &place))
-                .map_err(|source| DumpError { what: "put in place", path: place.clone(), source })
+            step(FileStep::Rename).and_then(|()| fs::rename(&self.path, &place)).map_err(|source| DumpError {
+                what: "put in place",
+                path: place.clone(),
+                source,
+            })
         });
         match replaced {
             None => return Ok(false),
             Some(Err(error)) => return Err(error),
             Some(Ok(())) => self.committed = true,
         }
-        step(FileStep::SyncDir)
-            .and_then(|()| dir.sync())
-            .map_err(|source| DumpError { what: "sync", path: dir.path().to_owned(), source })?;
+        step(FileStep::SyncDir).and_then(|()| dir.sync()).map_err(|source| DumpError {
+            what: "sync",
+            path: dir.path().to_owned(),
+            source,
+        })?;
         Ok(true)
     }
 
@@ -145,7 +149,10 @@ impl TempFile {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK | libc::ENOSYS)) =>
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK | libc::ENOSYS)
+                ) =>
             {
                 tracing::warn!(channel = %self.channel, %error, "no backup of the old dump: the file system makes no links");
                 return Ok(());

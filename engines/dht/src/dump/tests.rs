@@ -71,7 +71,8 @@ fn what_is_dumped_is_loaded_again() {
         assert_eq!(report.channels.len(), 4);
         assert_eq!(files(place.path()), ["empty.tcm", "long.tcm", "many.tcm", "small.tcm"]);
         assert_eq!(fs::read(dir.file("empty")).unwrap(), [0; 512]);
-        let bytes: u64 = files(place.path()).iter().map(|name| fs::metadata(place.path().join(name)).unwrap().len()).sum();
+        let bytes: u64 =
+            files(place.path()).iter().map(|name| fs::metadata(place.path().join(name)).unwrap().len()).sum();
         assert_eq!(report.bytes, bytes);
         assert_eq!(content(&loaded(place.path())), content(&store));
     }
@@ -151,7 +152,10 @@ fn a_failure_at_any_step_leaves_the_old_files_and_nothing_else() {
             assert_eq!(report.channels.iter().filter(|channel| matches!(channel.outcome, Outcome::Written)).count(), 1);
             let (found, old, new) = (content(&loaded(place.path())), content(&old), content(&new));
             for channel in ["a", "b"] {
-                assert!(found[channel] == old[channel] || found[channel] == new[channel], "step {at}, channel {channel}");
+                assert!(
+                    found[channel] == old[channel] || found[channel] == new[channel],
+                    "step {at}, channel {channel}"
+                );
             }
             assert!(files(place.path()).iter().all(|name| !name.ends_with(".dumping")), "{:?}", files(place.path()));
             at += 1;

@@ -64,9 +64,8 @@ impl Heap {
 
     /// Releases a kept value; its length.
     pub(super) fn drop_value(&mut self, number: u64) -> usize {
-        let Some((number, value)) = usize::try_from(number)
-            .ok()
-            .and_then(|number| Some((number, self.values.get_mut(number)?.take()?)))
+        let Some((number, value)) =
+            usize::try_from(number).ok().and_then(|number| Some((number, self.values.get_mut(number)?.take()?)))
         else {
             return 0;
         };

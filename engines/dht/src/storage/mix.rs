@@ -40,7 +40,9 @@ mod tests {
 
     #[test]
     fn a_hash_gives_its_key_back() {
-        for key in [0, 1, 2, u64::MAX, 0xdead_beef, 1 << 63].into_iter().chain((0..1000).map(|x: u64| x.wrapping_mul(FACTOR))) {
+        for key in
+            [0, 1, 2, u64::MAX, 0xdead_beef, 1 << 63].into_iter().chain((0..1000).map(|x: u64| x.wrapping_mul(FACTOR)))
+        {
             assert_eq!(super::key(hash(Key(key))), Key(key));
         }
     }

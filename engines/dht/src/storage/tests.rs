@@ -230,9 +230,9 @@ fn memory_comes_back_when_records_go() {
 fn overwriting_with_other_lengths_collects_its_garbage() {
     let mut pair = Pair::new();
     for round in 0..40usize {
-        for index in 0..2000u64 {
-            let size = 20 + (index as usize * 7 + round * 31) % 200;
-            pair.put(index << 53, value(index, size));
+        for index in 0..2000usize {
+            let size = 20 + (index * 7 + round * 31) % 200;
+            pair.put((index as u64) << 53, value(index as u64, size));
         }
     }
     pair.check();

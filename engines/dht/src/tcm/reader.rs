@@ -147,16 +147,8 @@ impl<S: Source> Reader<S> {
     /// The dump is empty, of another version, or cannot be read.
     pub fn new(source: S, limit: usize) -> Result<Self, TcmError> {
         let size = source.size().map_err(|source| TcmError::Io { offset: 0, source })?;
-        let mut reader = Self {
-            source,
-            size,
-            limit: limit as u64,
-            at: 8,
-            done: false,
-            buffer: Vec::new(),
-            start: 0,
-            filled: 0,
-        };
+        let mut reader =
+            Self { source, size, limit: limit as u64, at: 8, done: false, buffer: Vec::new(), start: 0, filled: 0 };
         match reader.number(0)? {
             None if size == 0 => Err(TcmError::Empty),
             None => Err(TcmError::TooShort { size }),
@@ -281,7 +273,7 @@ impl<S: Source> Reader<S> {
     /// Whether a record with a key of the written form stands at `at`.
     fn is_record(&mut self, at: u64) -> Result<bool, TcmError> {
         let head = self.window(at, 24)?;
-        if !head.get(8..24).is_some_and(|key| Key::from_hex16(key).is_some()) {
+        if head.get(8..24).is_none_or(|key| Key::from_hex16(key).is_none()) {
             return Ok(false);
         }
         let Some(length) = self.number(at + 24)? else { return Ok(false) };

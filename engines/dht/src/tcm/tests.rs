@@ -10,8 +10,11 @@ const GOLDEN: [&[u8]; 2] = [
     include_bytes!("../../../../tests/vectors/files/chan-1.direct.tcm"),
 ];
 
-/// What a dump gives: records, and what was passed over with its place.
-fn read(dump: &[u8], limit: usize) -> (Vec<(u64, Vec<u8>)>, Vec<(Reason, u64, u64)>) {
+/// Keys and values.
+type Records = Vec<(u64, Vec<u8>)>;
+
+/// What a dump gives: records, and what was passed over with its place and length.
+fn read(dump: &[u8], limit: usize) -> (Records, Vec<(Reason, u64, u64)>) {
     let mut reader = Reader::new(dump, limit).unwrap();
     let (mut records, mut rejected) = (Vec::new(), Vec::new());
     loop {
@@ -97,7 +100,8 @@ fn every_cut_keeps_the_records_before_it() {
     for length in 8..whole.len() {
         let (found, rejected) = read(&whole[..length], 1000);
         assert_eq!(found, records[..found.len()], "cut to {length}");
-        let used: usize = 8 + records[..found.len()].iter().map(|(_, value)| RECORD_OVERHEAD + value.len()).sum::<usize>();
+        let used: usize =
+            8 + records[..found.len()].iter().map(|(_, value)| RECORD_OVERHEAD + value.len()).sum::<usize>();
         let next = records.get(found.len()).map_or(8, |(_, value)| RECORD_OVERHEAD + value.len());
         if found.len() < records.len() || length < used + 8 {
             assert!(length < used + next, "a whole record was left out at {length}");
@@ -112,7 +116,8 @@ fn every_cut_keeps_the_records_before_it() {
 fn every_flipped_bit_costs_at_most_the_records_it_touches() {
     let mut records = numbered(12);
     // No padding: a length that is changed so that it ends there hides what is between, in a format without checksums.
-    let unpadded = |records: &[(u64, Vec<u8>)]| 16 + records.iter().map(|(_, value)| RECORD_OVERHEAD + value.len()).sum::<usize>();
+    let unpadded =
+        |records: &[(u64, Vec<u8>)]| 16 + records.iter().map(|(_, value)| RECORD_OVERHEAD + value.len()).sum::<usize>();
     while !unpadded(&records).is_multiple_of(BLOCK) {
         records[11].1.push(b'x');
     }

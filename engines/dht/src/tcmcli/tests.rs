@@ -12,7 +12,8 @@ fn run_with(args: &[&str], input: &[u8]) -> (u8, String, String) {
     (code, String::from_utf8(output).unwrap(), String::from_utf8(errors).unwrap())
 }
 
-const TEXT: &str = "deadbeef00000abc:AAECAwQFBgcICQoLDA0ODw==\n0000000000000001:dg==\n0000000000000002:aGVsbG8gd29ybGQ=\n";
+const TEXT: &str =
+    "deadbeef00000abc:AAECAwQFBgcICQoLDA0ODw==\n0000000000000001:dg==\n0000000000000002:aGVsbG8gd29ybGQ=\n";
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/vectors/files/chan-1.direct.tcm");
 
 #[test]
