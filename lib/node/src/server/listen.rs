@@ -55,7 +55,8 @@ fn bind(address: SocketAddrV4, backlog: u32) -> io::Result<TcpListener> {
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(socket)
     };
-    let socket = socket().map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+    let socket =
+        socket().map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
     Ok(socket.into())
 }
 

@@ -1,0 +1,10 @@
+//! The server with a toy engine, over loopback sockets.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bounds;
+mod handshake;
+mod harness;
+mod legacy;
+mod multiplex;
+mod stop;
+mod toy;
