@@ -14,6 +14,7 @@ use std::time::Duration;
 use overstory_node::config::{Config, ConfigError};
 use overstory_swarm::key::HashRange;
 
+use crate::backup::Schedule;
 use crate::load::OutOfRange;
 
 /// Arrays of a legacy reply have at most 10 MiB; a batch has to fit into one, compressed or not.
@@ -47,8 +48,8 @@ pub struct DhtSettings {
 /// `[Backup]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupSettings {
-    /// Minutes after midnight, local time.
-    pub minute_of_day: u32,
+    /// When, by local time.
+    pub schedule: Schedule,
     /// How long a backup is kept.
     pub keep_days: u32,
     /// Where backups are.
@@ -112,17 +113,8 @@ fn backup(config: &Config) -> Result<Option<BackupSettings>, ConfigError> {
     let backup = config.section("Backup");
     let keep_days = backup.number("keep_days", 14, 1..=36_500)?;
     let dir = PathBuf::from(backup.text("dir").unwrap_or("backup-data"));
-    let schedule = backup.parsed("schedule", "HH:MM, the local time of the daily backup", minute_of_day)?;
-    Ok(schedule.map(|minute_of_day| BackupSettings { minute_of_day, keep_days, dir }))
-}
-
-fn minute_of_day(text: &str) -> Option<u32> {
-    let (hours, minutes) = text.split_once(':')?;
-    let part = |text: &str, limit: u32| {
-        let digits = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| text.parse::<u32>().ok()).flatten().filter(|value| *value < limit)
-    };
-    Some(part(hours, 24)? * 60 + part(minutes, 60)?)
+    let schedule = backup.parsed("schedule", "HH:MM, the local time of the daily backup", |text| text.parse().ok())?;
+    Ok(schedule.map(|schedule| BackupSettings { schedule, keep_days, dir }))
 }
 
 #[cfg(test)]
@@ -162,7 +154,8 @@ mod tests {
         assert_eq!((settings.allow_out_of_range, settings.abort_after_all_out_of_range), (OutOfRange::Ignore, 0));
         assert_eq!(settings.dump_period, Some(Duration::from_secs(60)));
         let backup = settings.backup.unwrap();
-        assert_eq!((backup.minute_of_day, backup.keep_days, backup.dir), (210, 3, PathBuf::from("elsewhere")));
+        assert_eq!(backup.schedule, "03:30".parse().unwrap());
+        assert_eq!((backup.keep_days, backup.dir), (3, PathBuf::from("elsewhere")));
     }
 
     #[test]

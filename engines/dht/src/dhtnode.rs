@@ -1,21 +1,25 @@
 //! `dhtnode`: keeps records of channels in memory and answers for a range of keys.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use overstory_model::clock::SystemClock;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use overstory_model::clock::{Clock, SystemClock};
 use overstory_node::app::{self, NodeContext, NodeProgram};
 use overstory_node::config::rewrite::set_range;
 use overstory_node::config::{Config, ConfigError};
 use overstory_runtime::Shutdown;
 use overstory_swarm::key::HashRange;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use crate::config::DhtSettings;
+use crate::backup::date::Local;
+use crate::backup::{self, BackupOptions, Date, next_run};
+use crate::config::{BackupSettings, DhtSettings};
 use crate::dump::{DataDir, DumpOptions};
 use crate::engine::{DhtEngine, Dumps, EngineSettings, Hooks};
 use crate::load::{self, LoadOptions};
@@ -102,14 +106,18 @@ fn open(settings: &DhtSettings, context: NodeContext) -> anyhow::Result<Rc<DhtEn
     );
     let dump_options = DumpOptions { disable_direct_io: settings.disable_direct_io };
     engine.set_dumps(Dumps { dir, options: dump_options, period: settings.dump_period });
-    tokio::task::spawn_local(keep(Rc::clone(&engine), context.shutdown));
+    tokio::task::spawn_local(keep(Rc::clone(&engine), context.data_dir, settings.backup.clone(), context.shutdown));
     info!(target: "dhtnode.main", range = %settings.range, records = loaded.records, "Starting DHT node --------------------------------");
     Ok(engine)
 }
 
 /// What goes on by itself until the node stops.
-async fn keep(engine: Rc<DhtEngine>, shutdown: Shutdown) {
-    tokio::join!(Rc::clone(&engine).dump_periodically(&SystemClock, &shutdown), tidy(&engine, &shutdown));
+async fn keep(engine: Rc<DhtEngine>, data: PathBuf, backup: Option<BackupSettings>, shutdown: Shutdown) {
+    tokio::join!(Rc::clone(&engine).dump_periodically(&SystemClock, &shutdown), tidy(&engine, &shutdown), async {
+        if let Some(settings) = backup {
+            back_up_daily(&engine, &data, &settings, &shutdown).await;
+        }
+    },);
 }
 
 /// Gives memory of removed channels back while nothing else is to be done.
@@ -130,11 +138,77 @@ async fn tidy(engine: &DhtEngine, shutdown: &Shutdown) {
     }
 }
 
-/// Keeps the node's memory from being swapped out, as far as it may.
-fn lock_memory() {
-    if let Err(problem) = crate::storage::lock_memory() {
-        warn!(target: "dhtnode.main", %problem, "memory not locked: it may be swapped out (lock_memory = false silences this)");
+/// Copies the dumps each day.
+async fn back_up_daily(engine: &DhtEngine, data: &Path, settings: &BackupSettings, shutdown: &Shutdown) {
+    const HOUR: u64 = 3600;
+    loop {
+        let wait = next_run(settings.schedule, Local::at(SystemClock.now().secs().0));
+        // A day with a change of the clock is longer or shorter: ask again when it is near.
+        let near = wait <= HOUR;
+        let wait = if near { wait } else { (wait - HOUR).min(HOUR) };
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(Duration::from_secs(wait)) => {}
+        }
+        if near {
+            let options =
+                BackupOptions { data: data.to_owned(), directory: settings.dir.clone(), keep_days: settings.keep_days };
+            back_up(engine, options).await;
+        }
     }
+}
+
+async fn back_up(engine: &DhtEngine, options: BackupOptions) {
+    let (done, report) = oneshot::channel();
+    let today = Date::of(Local::at(SystemClock.now().secs().0));
+    let started = backup::spawn(options, today, |report| {
+        // Nobody waits any more when the node stops.
+        let _ = done.send(report);
+    });
+    let problem = match (started, report.await) {
+        (Ok(_), Ok(report)) => {
+            info!(
+                target: "dhtnode.storage.Backup",
+                files = report.files, bytes = report.bytes, compressed = report.compressed, removed = report.removed,
+                failed = report.failures.len(), seconds = report.took.as_secs_f64(), "backup finished"
+            );
+            report.failures.first().map(ToString::to_string)
+        }
+        (Err(problem), _) => Some(problem.to_string()),
+        (Ok(_), Err(_)) => Some("the thread ended early".to_owned()),
+    };
+    if let Some(problem) = &problem {
+        error!(target: "dhtnode.storage.Backup", problem, "backup failed");
+    }
+    engine.note_backup(problem);
+}
+
+/// Keeps the node's memory from being swapped out, as far as it may.
+///
+/// A limit below what the node will take is no help: with it the lock succeeds at first, and later every page beyond
+/// the limit fails to be allocated.
+fn lock_memory() {
+    let limited = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(true, |(soft, _)| soft != RLIM_INFINITY);
+    let problem = if limited && !may_lock_without_limit() {
+        Some("RLIMIT_MEMLOCK is limited".to_owned())
+    } else {
+        crate::storage::lock_memory().err().map(|error| error.to_string())
+    };
+    if let Some(problem) = problem {
+        warn!(
+            target: "dhtnode.main",
+            problem, "memory not locked, it may be swapped out (raise the limit, or set lock_memory = false)"
+        );
+    }
+}
+
+/// Whether the process has `CAP_IPC_LOCK`.
+fn may_lock_without_limit() -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = capabilities.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+    bits >> CAP_IPC_LOCK & 1 == 1
 }
 
 /// What the engine changes outside of itself.
