@@ -106,10 +106,7 @@ impl Reporter {
             None => (State::Major, "stopped".to_owned()),
             Some(problem) => (State::Critical, format!("stopped: {problem}")),
         };
-        vec![
-            event::perf(&self.identity, &snapshot, None),
-            event::check(&self.identity, &snapshot, state, &output),
-        ]
+        vec![event::perf(&self.identity, &snapshot, None), event::check(&self.identity, &snapshot, state, &output)]
     }
 }
 

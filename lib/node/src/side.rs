@@ -117,7 +117,8 @@ struct Watching {
 
 impl Watching {
     fn new(options: SideOptions) -> Option<Self> {
-        let SideOptions { identity, logs, stats_log, admin, broker, report, home, with_console, ready, shutdown } = options;
+        let SideOptions { identity, logs, stats_log, admin, broker, report, home, with_console, ready, shutdown } =
+            options;
         let registry = Registry::new();
         let metrics = match Metrics::new(&registry, &identity) {
             Ok(metrics) => metrics,

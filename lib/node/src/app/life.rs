@@ -178,9 +178,10 @@ where
         file.write(SystemClock.now(), &format!("Info [{}.version] - {}", plan.name, text.trim_end()));
     }
     let stats_log = logs.line_file(&plan.stats.file).context("cannot open stats.log")?;
-    let admin = plan.operation.admin.map(|address| {
-        TcpListener::bind(address).with_context(|| format!("cannot listen on {address} (admin)"))
-    });
+    let admin = plan
+        .operation
+        .admin
+        .map(|address| TcpListener::bind(address).with_context(|| format!("cannot listen on {address} (admin)")));
     let admin = admin.transpose()?;
     if let Some(address) = admin.as_ref().and_then(|listener| listener.local_addr().ok()) {
         tracing::info!(target: "node.main", %address, "admin listener");

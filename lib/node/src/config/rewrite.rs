@@ -176,7 +176,7 @@ fn overwrite(file: &Path, old: &[u8], new: &[u8]) -> io::Result<()> {
     let differs = |(at, (a, b)): (usize, (&u8, &u8))| (a != b).then_some(at);
     let mut changes = old.iter().zip(new).enumerate().filter_map(differs);
     let Some(first) = changes.next() else { return Ok(()) };
-    let last = changes.last().unwrap_or(first);
+    let last = changes.next_back().unwrap_or(first);
     let out = OpenOptions::new().write(true).open(file)?;
     out.write_all_at(new.get(first..=last).unwrap_or_default(), first as u64)?;
     out.sync_all()
@@ -226,10 +226,7 @@ mod tests {
     fn a_value_of_another_length_is_left() {
         let text = "[Server]\r\nminval = 0x00\r\nmaxval = ffffffffffffffff\r\n";
         let (after, outcome) = rewritten(text, 1, 2);
-        assert_eq!(outcome, [
-            Rewritten::WrongLength { key: "minval", found: "0x00".to_owned() },
-            Rewritten::Written
-        ]);
+        assert_eq!(outcome, [Rewritten::WrongLength { key: "minval", found: "0x00".to_owned() }, Rewritten::Written]);
         assert_eq!(after, text.replace("ffffffffffffffff", "0000000000000002"));
     }
 

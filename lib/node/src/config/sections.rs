@@ -46,9 +46,7 @@ impl ServerSection {
             address: server.required("address", "an IPv4 address", ipv4)?,
             port: server.required_number("port", 0..=u16::MAX)?,
             legacy: server.flag("legacy", true)?,
-            legacy_address: server
-                .parsed("legacy_address", "an IPv4 address", ipv4)?
-                .unwrap_or(Ipv4Addr::LOCALHOST),
+            legacy_address: server.parsed("legacy_address", "an IPv4 address", ipv4)?.unwrap_or(Ipv4Addr::LOCALHOST),
             data_dir: path("data_dir", "data"),
             connection_limit: server.number("connection_limit", 5000, 1..=1_000_000)?,
             backlog: server.number("backlog", 2048, 1..=65_535)?,

@@ -16,11 +16,7 @@ const SERVER: &str = "[Server]\naddress = 127.0.0.1\nport = 21000\nunix_socket_p
 #[test]
 fn errors_name_file_line_section_key_value_and_what_is_allowed() {
     for (text, overrides, expected) in [
-        (
-            "[Server]\naddress = here\n",
-            &[][..],
-            "etc/config.ini:2: [Server] address = here: expected an IPv4 address",
-        ),
+        ("[Server]\naddress = here\n", &[][..], "etc/config.ini:2: [Server] address = here: expected an IPv4 address"),
         ("[Server]\n", &[], "etc/config.ini: [Server] address is missing: an IPv4 address"),
         (
             "[Server]\naddress = 127.0.0.1\nport = 70000\n",

@@ -104,9 +104,8 @@ impl Rules {
     /// As published, the root's level alone says nothing about the modules of the program unless it propagates
     /// (protocol §10.1, 21). It does for other code of ours, and bounds libraries from `Warn` on.
     fn threshold(&self, module: &Module) -> Threshold {
-        let configured = self
-            .above(&module.name)
-            .find_map(|rule| rule.level.filter(|_| rule.name == module.name || rule.propagate));
+        let configured =
+            self.above(&module.name).find_map(|rule| rule.level.filter(|_| rule.name == module.name || rule.propagate));
         let root = || self.loggers.iter().find(|rule| rule.name.is_empty()).and_then(|rule| rule.level);
         match (configured, module.kind) {
             (Some(level), Kind::Program | Kind::Platform) => level,
@@ -116,7 +115,9 @@ impl Rules {
                 let named = self.loggers.iter().find(|rule| rule.name == module.name).and_then(|rule| rule.level);
                 // The AMQP library reports each reconnect as an error; ours says so once, where it is handled.
                 let default = if module.name.starts_with("lapin") { None } else { Some(Level::Warn) };
-                named.unwrap_or_else(|| default.and_then(|level| configured.flatten().map_or(default, |c| Some(level.max(c)))))
+                named.unwrap_or_else(|| {
+                    default.and_then(|level| configured.flatten().map_or(default, |c| Some(level.max(c))))
+                })
             }
         }
     }

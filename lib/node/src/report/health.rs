@@ -84,7 +84,11 @@ impl Health {
         if let Some(facts) = &facts.dump {
             if facts.last_ok == Some(false) {
                 let problem = facts.problem.as_deref().unwrap_or("see root.log");
-                found.push(Finding { check: "dump", state: State::Major, text: format!("the last dump failed: {problem}") });
+                found.push(Finding {
+                    check: "dump",
+                    state: State::Major,
+                    text: format!("the last dump failed: {problem}"),
+                });
             }
             self.dump_age(facts, snapshot.at, dump, &mut found);
         }
@@ -132,10 +136,12 @@ impl Health {
         text: impl FnOnce() -> String,
     ) {
         let standing = self.watches.get(check).and_then(|watch| watch.standing.as_ref()).map(|finding| finding.state);
-        let reached = [State::Minor, State::Major, State::Critical].into_iter().zip(levels).rev().find(|(state, level)| {
-            let level = if standing.is_some_and(|standing| standing >= *state) { *level - hysteresis } else { **level };
-            value >= level
-        });
+        let reached =
+            [State::Minor, State::Major, State::Critical].into_iter().zip(levels).rev().find(|(state, level)| {
+                let level =
+                    if standing.is_some_and(|standing| standing >= *state) { *level - hysteresis } else { **level };
+                value >= level
+            });
         if let Some((state, _)) = reached {
             found.push(Finding { check, state, text: text() });
         }

@@ -31,8 +31,7 @@ pub(crate) struct Memory {
 
 impl ProcessStats {
     pub(crate) fn new() -> Self {
-        let memory_total =
-            std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemTotal:"));
+        let memory_total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemTotal:"));
         Self { before: times(), at: Instant::now(), memory_total }
     }
 

@@ -24,7 +24,10 @@ type Test = (&'static str, fn());
 
 const TESTS: &[Test] = &[
     ("the_command_line_ends_with_the_published_codes", the_command_line_ends_with_the_published_codes),
-    ("a_node_serves_within_a_second_and_leaves_nothing_behind", a_node_serves_within_a_second_and_leaves_nothing_behind),
+    (
+        "a_node_serves_within_a_second_and_leaves_nothing_behind",
+        a_node_serves_within_a_second_and_leaves_nothing_behind,
+    ),
     ("statistics_come_each_interval", statistics_come_each_interval),
     ("logs_are_reopened_by_signal_and_by_socket", logs_are_reopened_by_signal_and_by_socket),
     ("what_fails_before_the_data_never_touches_it", what_fails_before_the_data_never_touches_it),
@@ -45,7 +48,8 @@ fn main() -> ExitCode {
         Some("toytool") => return app::run_tool::<toy::ToyTool>(programs),
         _ => {}
     }
-    let wanted: Vec<&str> = programs.iter().filter_map(|text| text.to_str()).filter(|text| !text.starts_with('-')).collect();
+    let wanted: Vec<&str> =
+        programs.iter().filter_map(|text| text.to_str()).filter(|text| !text.starts_with('-')).collect();
     if programs.iter().any(|text| text == "--list") {
         TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
@@ -75,7 +79,12 @@ fn the_command_line_ends_with_the_published_codes() {
         (&["-c", "broken.ini"], 3, "", "broken.ini:1: "),
         (&["-c", "unknown.ini"], 1, "", "[Toy] unheard_of: no such key"),
         (&["-c", "config.ini", "-O", "Server.minval = 0"], 1, "", "a node rewrites minval"),
-        (&["-c", "config.ini", "-O", "Server.port = 65500"], 1, "", "-O: [Server] port = 65500: expected at most 65435"),
+        (
+            &["-c", "config.ini", "-O", "Server.port = 65500"],
+            1,
+            "",
+            "-O: [Server] port = 65500: expected at most 65435",
+        ),
         (&["-c", "config.ini", "--check-config"], 0, "ok\n", ""),
     ] {
         let output = instance.output("toynode", args);
@@ -104,7 +113,10 @@ fn a_node_serves_within_a_second_and_leaves_nothing_behind() {
     assert!(instance.ask("unix.socket", "show_version").starts_with("toynode version "));
     assert!(instance.text("log/version.log").contains(" Info [toynode.version] - toynode version "));
     until("the metrics follow", || {
-        instance.get("/metrics").unwrap().contains("overstory_node_requests_total{protocol=\"legacy\",request=\"Echo\"} 1\n")
+        instance
+            .get("/metrics")
+            .unwrap()
+            .contains("overstory_node_requests_total{protocol=\"legacy\",request=\"Echo\"} 1\n")
     });
     let second = instance.output("toynode", &["-c", "config.ini"]);
     assert_eq!(second.status.code(), Some(1));
@@ -148,7 +160,10 @@ fn statistics_come_each_interval() {
          neo_request/Echo/max_active neo_request/Echo/handled action/echoed/records action/echoed/bytes logged_debug \
          logged_trace logged_verbose logged_info logged_warn logged_error logged_fatal"
     );
-    assert!(line.contains(" bytes_sent:4 bytes_received:4 handling_connections:1 handling_connections_pcnt:0 "), "{line}");
+    assert!(
+        line.contains(" bytes_sent:4 bytes_received:4 handling_connections:1 handling_connections_pcnt:0 "),
+        "{line}"
+    );
     assert!(line.contains(" total_bytes:30 total_records:2 channel/a/bytes:10 "), "{line}");
     let handled = text.matches("request/Echo/handled:1 ").count();
     assert_eq!(handled, 1, "counters begin anew");
@@ -280,7 +295,10 @@ fn a_tool_runs_once_or_until_it_is_stopped() {
     let log = instance.text("log/root.log");
     assert!(log.contains(" Info [toytool.main] - working (instance=") && log.contains("Event loop exited"), "{log}");
     let stats = instance.text("log/stats.log");
-    assert!(stats.contains(" mem_percentage:") && stats.contains(" records_written:5 channel/a/records_written:5 logged_debug:0 "));
+    assert!(
+        stats.contains(" mem_percentage:")
+            && stats.contains(" records_written:5 channel/a/records_written:5 logged_debug:0 ")
+    );
     let mut running = instance.start("toytool", &["-c", "config.ini"]);
     until("it works", || instance.text("log/root.log").matches("working").count() == 2);
     running.signal(Signal::SIGTERM);

@@ -36,14 +36,19 @@ fn snapshot() -> Snapshot {
         at: Millis(NOW.0 + 456),
         phase: Phase::Running,
         totals: Totals { records: 3, bytes: 28 },
-        facts: Facts { range: Some((0, u64::MAX / 2)), memory: 4096, channels: 1, dump: Some(dump), ..Facts::default() },
+        facts: Facts {
+            range: Some((0, u64::MAX / 2)),
+            memory: 4096,
+            channels: 1,
+            dump: Some(dump),
+            ..Facts::default()
+        },
         ..Snapshot::default()
     }
 }
 
 fn read(message: &Outgoing) -> Parsed {
-    let parsed =
-        parse(&message.body, message.routing_key.as_str(), Some("application/json"), NOW, &Limits::default());
+    let parsed = parse(&message.body, message.routing_key.as_str(), Some("application/json"), NOW, &Limits::default());
     parsed.unwrap_or_else(|reject| panic!("{reject:?}"))
 }
 

@@ -30,7 +30,9 @@ fn settled(health: &mut Health, snapshot: &Snapshot) -> (State, Vec<String>) {
 #[test]
 fn memory_has_three_levels_that_are_left_with_some_distance() {
     let mut health = health();
-    for (percent, state) in [(79, 0), (80, 1), (79, 1), (78, 1), (77, 0), (90, 2), (89, 2), (95, 3), (93, 3), (92, 2), (1, 0)] {
+    for (percent, state) in
+        [(79, 0), (80, 1), (79, 1), (78, 1), (77, 0), (90, 2), (89, 2), (95, 3), (93, 3), (92, 2), (1, 0)]
+    {
         let (found, texts) = settled(&mut health, &memory(percent));
         assert_eq!(u8::from(found), state, "{percent} %: {texts:?}");
     }
@@ -98,19 +100,24 @@ fn findings_are_worst_first_and_an_engines_own_are_among_them() {
     bad.findings = vec![own(State::Minor, "mild"), own(State::Critical, "harsh"), own(State::Ok, "fine")];
     let (state, texts) = settled(&mut health, &bad);
     assert_eq!(state, State::Critical);
-    assert_eq!(texts, [
-        "harsh",
-        "95 of 100 connections open",
-        "10000 channels, from 10000 on it is worth a look",
-        "3 records were rejected when the data was loaded",
-    ]);
+    assert_eq!(
+        texts,
+        [
+            "harsh",
+            "95 of 100 connections open",
+            "10000 channels, from 10000 on it is worth a look",
+            "3 records were rejected when the data was loaded",
+        ]
+    );
     assert_eq!(settled(&mut health, &snapshot(Facts::default())), (State::Ok, vec![]));
     assert!(health.watches.is_empty(), "nothing is remembered for ever");
 }
 
 #[test]
 fn sizes_are_for_people() {
-    for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (3 << 50, "3072.0 TiB")] {
+    for (bytes, text) in
+        [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (3 << 50, "3072.0 TiB")]
+    {
         assert_eq!(size(bytes), text);
     }
 }

@@ -33,12 +33,7 @@ fn counters(line: &[(String, String)]) -> NodeStats {
         names(category, "/handled").iter().map(make).collect()
     };
     let zero = || Cell::new(0);
-    let action = |name: &&'static str| ActionCounters {
-        name,
-        records: zero(),
-        bytes: zero(),
-        records_total: zero(),
-    };
+    let action = |name: &&'static str| ActionCounters { name, records: zero(), bytes: zero(), records_total: zero() };
     NodeStats {
         bytes_sent: zero(),
         bytes_received: zero(),
