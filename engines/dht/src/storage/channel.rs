@@ -153,7 +153,8 @@ impl Channel {
                     return Ok(());
                 }
             }
-            self.make_room(heap, place, size, attempt > 0)?;
+            let appended = found == Err(self.segment(place).count());
+            self.make_room(heap, place, size, appended, attempt > 0)?;
             attempt += 1;
         }
     }
@@ -279,14 +280,21 @@ impl Channel {
     }
 
     /// Makes room for a record of `size` bytes: writes the segment anew without garbage, or splits it.
-    fn make_room(&mut self, heap: &mut Heap, place: Place, size: usize, split: bool) -> Result<(), NoRoom> {
+    fn make_room(
+        &mut self,
+        heap: &mut Heap,
+        place: Place,
+        size: usize,
+        appended: bool,
+        split: bool,
+    ) -> Result<(), NoRoom> {
         let segment = self.segment(place);
         if segment.count() < 2 || (!split && segment.worth_compacting(size)) {
             self.compact(heap, place);
             return Ok(());
         }
         let slot = heap.take().map_err(|_| NoRoom::System)?;
-        self.split(heap, place, slot);
+        self.split(heap, place, slot, appended);
         Ok(())
     }
 
@@ -301,11 +309,11 @@ impl Channel {
         *segment = heap.settle(slot, before, &built);
     }
 
-    fn split(&mut self, heap: &mut Heap, place: Place, new: Slot) {
+    fn split(&mut self, heap: &mut Heap, place: Place, new: Slot, appended: bool) {
         let (low, high) = self.range(place);
         let segment = self.segment(place);
         let bytes = heap.pages.bytes(&segment.slot);
-        let (middle, count) = (segment.middle(bytes), segment.count());
+        let (middle, count) = (segment.middle(bytes, appended), segment.count());
         let base = segment.hash(bytes, middle);
         let sizes: usize = (0..middle).map(|at| segment.record(bytes, at).1.size()).sum();
         let mut builder = Segment::builder(&mut heap.scratch, count - middle, segment.live() - sizes, base, high);

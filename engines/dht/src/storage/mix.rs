@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn the_order_is_that_of_version_1() {
         // Changing it would break scans that go on after an update of the program.
-        assert_eq!(hash(Key(1)), super::hash(Key(1)));
+        assert_eq!(hash(Key(1)), 0x4179_b061_e0c0_e0d0);
         assert_eq!(hash(Key(0)), 0);
     }
 }

@@ -33,6 +33,8 @@ const FIRST_CAPACITY: usize = 256;
 #[derive(Debug)]
 pub(super) struct Segment {
     origin: u64,
+    /// No record has a higher hash.
+    last: u64,
     pub(super) slot: Slot,
     end: u32,
     garbage: u32,
@@ -73,6 +75,7 @@ impl Segment {
         let capacity = capacity_for(1, record).min(FIRST_CAPACITY);
         Self {
             origin: 0,
+            last: 0,
             slot,
             end: u32_of(capacity * ENTRY),
             garbage: 0,
@@ -137,6 +140,10 @@ impl Segment {
     #[inline]
     pub(super) fn find(&self, bytes: &Bytes, hash: u64) -> Result<usize, usize> {
         let count = self.count();
+        if hash > self.last {
+            // Records that come in their order, as from a dump, are appended without a search.
+            return Err(count);
+        }
         let tag = self.tag(hash);
         // Where it would be if the hashes were spread evenly.
         let mut at = (tag as usize * count) >> 16;
@@ -212,6 +219,7 @@ impl Segment {
         bytes.copy_within(at * ENTRY..self.count() * ENTRY, (at + 1) * ENTRY);
         put_entry(bytes, at, entry);
         self.count += 1;
+        self.last = self.last.max(hash);
     }
 
     /// Replaces the value at a position where the place of the old one suffices; whether it does.
@@ -274,13 +282,16 @@ impl Segment {
         }
     }
 
-    /// The position at which half of the records' bytes are behind; both parts have records. There are two or more.
-    pub(super) fn middle(&self, bytes: &Bytes) -> usize {
-        let half = self.live() / 2;
+    /// The position behind which a split begins the second segment; both have records. There are two or more.
+    ///
+    /// It is the middle of the records' bytes, or near the end if the next record is `appended`: those that come in
+    /// their order leave full segments behind.
+    pub(super) fn middle(&self, bytes: &Bytes, appended: bool) -> usize {
+        let first = if appended { self.live() / 16 * 15 } else { self.live() / 2 };
         let mut sum = 0;
         for at in 0..self.count() {
             sum += HEAD + usize::from(length_at(bytes, place(entry_at(bytes, at))) & !ELSEWHERE);
-            if sum >= half {
+            if sum >= first {
                 return (at + 1).clamp(1, self.count() - 1);
             }
         }
@@ -295,6 +306,7 @@ impl Segment {
         Builder {
             scratch,
             origin: low,
+            last: 0,
             shift: u8::try_from(shift).unwrap_or(48),
             end: capacity * ENTRY,
             count: 0,
@@ -307,6 +319,7 @@ impl Segment {
     pub(super) fn rebuilt(slot: Slot, built: &Built) -> Self {
         Self {
             origin: built.origin,
+            last: built.last,
             slot,
             end: u32_of(built.end),
             garbage: 0,
@@ -324,6 +337,7 @@ impl Segment {
 pub(super) struct Builder<'a> {
     scratch: &'a mut Bytes,
     origin: u64,
+    last: u64,
     shift: u8,
     end: usize,
     count: usize,
@@ -335,6 +349,7 @@ pub(super) struct Builder<'a> {
 #[derive(Debug)]
 pub(super) struct Built {
     origin: u64,
+    last: u64,
     shift: u8,
     /// Bytes of the scratch that were written.
     pub(super) end: usize,
@@ -355,13 +370,14 @@ impl Builder<'_> {
             self.scratch[self.end..self.end + size].copy_from_slice(&bytes[from..from + size]);
             self.end += size;
             self.count += 1;
+            self.last = hash;
         }
         self.elsewhere |= segment.elsewhere;
     }
 
     pub(super) fn built(self) -> Built {
-        let Self { origin, shift, end, count, capacity, elsewhere, .. } = self;
-        Built { origin, shift, end, count, capacity, elsewhere }
+        let Self { origin, last, shift, end, count, capacity, elsewhere, .. } = self;
+        Built { origin, last, shift, end, count, capacity, elsewhere }
     }
 }
 
