@@ -2,6 +2,19 @@
 //!
 //! Everything runs on one thread, inside a `LocalSet` or a `LocalRuntime` of tokio: one task per connection, one per
 //! listener and one that looks after all of them about once a second.
+//!
+//! # What clients may take
+//!
+//! * **Places.** At most `connection_limit` connections of both protocols are open. Over it a newcomer is closed at
+//!   once and counted. Strangers cannot keep clients out: a neo connection that has not authenticated within a few
+//!   seconds is closed, and when the node is full the one that has waited longest without having done so makes room
+//!   for whoever comes. Clients that have authenticated, and legacy ones, are never displaced.
+//! * **Memory.** A connection's buffers grow by what has arrived, never by what was announced, and are given back when
+//!   nothing is in them. A client that does not read is not listened to any more once so much waits for it. What all
+//!   connections hold between their turns is bounded; over it those that hold the most are dropped.
+//! * **Time.** A client that has something to read and takes none of it for a minute is dropped and counted. A request
+//!   may arrive as slowly as it likes: what is there of it counts as memory, keepalive finds out who is gone.
+//! * **Turns.** A connection handles a bounded amount in a turn, and its streams take turns among each other.
 
 use std::cell::RefCell;
 use std::net::SocketAddrV4;

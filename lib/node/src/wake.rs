@@ -64,6 +64,12 @@ impl Board {
         }
     }
 
+    /// The connection is over: wakers that are still around keep nothing of it.
+    pub(crate) fn leave(&self) {
+        self.ready.set(true);
+        drop(self.task.take());
+    }
+
     /// Makes the connection's task ready.
     pub(crate) fn wake_task(&self) {
         if !self.ready.replace(true)

@@ -2,8 +2,9 @@
 //!
 //! In each round of a turn, in this order: what is unsent is written as far as the client takes it; what has arrived
 //! is read and all complete requests of it are handled; one stream may go on. So a client's messages are handled
-//! before a stream produces, and a stream produces only while little is unsent. After a bounded amount of work the
-//! turn is over until the runtime has looked at all other connections.
+//! before a stream produces, and a stream produces only while little is unsent. After a bounded amount of work, or one
+//! step of a stream that has more to do, the turn is over until the runtime has looked at all sockets: a step may have
+//! taken long however little it made, and a client that says "stop" is to be heard before the next one (§2.7).
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,9 +21,6 @@ use crate::stats::add;
 /// Bytes read and made in a turn, after which others have theirs.
 const TURN: usize = 2 * BUFFER;
 
-/// What a step of a stream counts for at least, so that a stream that finds nothing to send gives way as well.
-const STEP: usize = BUFFER / 4;
-
 /// Bytes that are kept of what a client sends while it must wait for the end of a reply.
 const READ_AHEAD: usize = 64 << 10;
 
@@ -36,14 +34,25 @@ pub(super) trait Session {
     /// has to wait.
     fn need(&self) -> Option<usize>;
 
-    /// Lets one stream append to `out`. Returns whether there was one that had something to do.
-    fn produce(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool;
+    /// Lets one stream append to `out`.
+    fn produce(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step;
 
     /// The node ends: drops streams. Returns whether an answer is still being made.
     fn drain(&mut self) -> bool;
 
     /// The connection is about to be closed: drops everything that is not over.
     fn abandon(&mut self);
+}
+
+/// What a stream did that had its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// No stream had anything to do.
+    Nothing,
+    /// One has done what there was for it.
+    Some,
+    /// One has done a part.
+    Part,
 }
 
 /// Why our side closes a connection.
@@ -165,8 +174,8 @@ impl<S: Session> Connection<S> {
             if work >= TURN {
                 self.flush(cx)?;
                 // Not `wake`: that would run this task again before anybody looked at the sockets.
-                let mut next = pin!(tokio::task::yield_now());
-                return Ok(next.as_mut().poll(cx));
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                return Ok(Poll::Pending);
             }
         }
     }
@@ -230,7 +239,11 @@ impl<S: Session> Connection<S> {
             self.output = self.place.registry.buffers.take();
         }
         let made = self.output.len();
-        if self.session.produce(cx, &mut self.output) { self.output.len().saturating_sub(made).max(STEP) } else { 0 }
+        match self.session.produce(cx, &mut self.output) {
+            Step::Nothing => 0,
+            Step::Some => self.output.len().saturating_sub(made).max(1),
+            Step::Part => TURN,
+        }
     }
 
     fn close(&mut self, closed: &Closed) {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::connection::{Closed, Session};
+use super::connection::{Closed, Session, Step};
 use super::registry::Member;
 use crate::engine::{Engine, LegacySink, LegacyStep, LegacyStream, Peer, Produced, SinkStep};
 use crate::wake::{Board, Waker};
@@ -154,7 +154,7 @@ impl<E: Engine> Session for LegacySession<E> {
         (!matches!(self.state, State::Stream { .. } | State::Later(_))).then_some(self.need)
     }
 
-    fn produce(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+    fn produce(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step {
         match &mut self.state {
             State::Stream { stream, ready } => {
                 if self.board.any() {
@@ -162,28 +162,28 @@ impl<E: Engine> Session for LegacySession<E> {
                     *ready = true;
                 }
                 if !*ready {
-                    return false;
+                    return Step::Nothing;
                 }
                 let made = out.len();
                 match stream.produce(out) {
-                    Produced::More => {}
-                    Produced::Idle => {
-                        *ready = false;
-                        return out.len() > made;
+                    Produced::More => return Step::Part,
+                    Produced::Idle => *ready = false,
+                    Produced::Done => {
+                        self.end();
+                        return Step::Some;
                     }
-                    Produced::Done => self.end(),
                 }
-                true
+                if out.len() > made { Step::Some } else { Step::Nothing }
             }
             State::Later(reply) => match reply.as_mut().poll(cx) {
                 Poll::Ready(mut reply) => {
                     out.append(&mut reply);
                     self.end();
-                    true
+                    Step::Some
                 }
-                Poll::Pending => false,
+                Poll::Pending => Step::Nothing,
             },
-            _ => false,
+            _ => Step::Nothing,
         }
     }
 

@@ -15,7 +15,7 @@ use overstory_swarm::neo::{
 use tracing::{debug, warn};
 
 use super::Node;
-use super::connection::{Closed, Session};
+use super::connection::{self, Closed, Session};
 use super::registry::Member;
 use crate::engine::{Begun, Engine, NeoRequest, Peer, Support};
 use crate::wake::Waker;
@@ -196,7 +196,7 @@ impl<E: Engine> Session for NeoSession<E> {
         Some(self.need)
     }
 
-    fn produce(&mut self, _cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+    fn produce(&mut self, _cx: &mut Context<'_>, out: &mut Vec<u8>) -> connection::Step {
         self.streams.produce(out)
     }
 

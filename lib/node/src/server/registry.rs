@@ -289,6 +289,7 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let registry = &self.registry;
         registry.release(&self.member);
+        self.member.board.leave();
         registry.members.borrow_mut().try_remove(self.key);
         let connections = registry.connections(self.member.protocol);
         connections.set(connections.get().saturating_sub(1));

@@ -20,7 +20,7 @@ use overstory_swarm::neo::Replies;
 use slab::Slab;
 
 use crate::engine::{Flow, NeoStream, Produced};
-use crate::server::connection::Closed;
+use crate::server::connection::{Closed, Step};
 use crate::stats::NodeStats;
 use crate::wake::Board;
 
@@ -103,8 +103,8 @@ impl Streams {
         Ok(())
     }
 
-    /// Lets the next stream in turn append to `out`. Returns whether one did.
-    pub(super) fn produce(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Lets the next stream in turn append to `out`.
+    pub(super) fn produce(&mut self, out: &mut Vec<u8>) -> Step {
         if self.board.any() {
             let board = Rc::clone(&self.board);
             board.drain(|slot| self.queue(slot));
@@ -114,14 +114,17 @@ impl Streams {
             entry.queued = false;
             let made = out.len();
             match entry.stream.produce(&mut Replies::new(out, entry.id)) {
-                Produced::More => self.queue(slot),
+                Produced::More => {
+                    self.queue(slot);
+                    return Step::Part;
+                }
                 Produced::Idle if out.len() == made => continue,
                 Produced::Idle => {}
                 Produced::Done => self.end(slot),
             }
-            return true;
+            return Step::Some;
         }
-        false
+        Step::Nothing
     }
 
     /// Drops all of them.
