@@ -13,8 +13,8 @@ mod segment;
 mod tests;
 mod trim;
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::{Bound, ControlFlow};
 
 use overstory_swarm::key::Key;
 
@@ -32,6 +32,10 @@ const TIDY_WITH_PUT: usize = 1;
 #[derive(Debug, Default)]
 pub struct Store {
     channels: HashMap<Box<str>, Channel>,
+    /// The names of the channels in their order.
+    names: BTreeSet<Box<str>>,
+    /// How much all channels hold.
+    totals: Totals,
     heap: Heap,
     size_limit: u64,
     /// Removed channels whose memory is still to be given back.
@@ -89,7 +93,7 @@ impl Store {
     /// A value that is not longer than the one it replaces is always stored.
     ///
     /// # Errors
-    /// [`Full`] when [`Store::memory`] would pass the limit, or the system has no more memory; nothing changed then.
+    /// [`Full`] when [`Store::memory`] would pass the limit, or the system has no more memory; no record changed then.
     pub fn put(&mut self, channel: &str, key: Key, value: &[u8]) -> Result<(), Full> {
         if !self.removed.is_empty() {
             self.give_back(TIDY_WITH_PUT);
@@ -102,10 +106,18 @@ impl Store {
             };
             let stored = match self.channels.get_mut(channel) {
                 Some(stored) => stored,
-                None => self.channels.entry(channel.into()).or_default(),
+                None => {
+                    self.names.insert(channel.into());
+                    self.channels.entry(channel.into()).or_default()
+                }
             };
+            let before = (stored.len(), stored.bytes());
             match stored.put(&mut self.heap, allowed, hash, value) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.totals.records = self.totals.records + stored.len() - before.0;
+                    self.totals.bytes = self.totals.bytes + stored.bytes() - before.1;
+                    return Ok(());
+                }
                 Err(NoRoom::Limit) if !self.removed.is_empty() => self.give_back(TIDY_WITH_PUT),
                 Err(_) => return Err(Full { limit: self.size_limit }),
             }
@@ -114,12 +126,16 @@ impl Store {
 
     /// Removes a record; returns the length of its value.
     pub fn remove(&mut self, channel: &str, key: Key) -> Option<usize> {
-        self.channels.get_mut(channel)?.remove(&mut self.heap, mix::hash(key))
+        let length = self.channels.get_mut(channel)?.remove(&mut self.heap, mix::hash(key))?;
+        self.totals.records -= 1;
+        self.totals.bytes -= length as u64 + 8;
+        Some(length)
     }
 
     /// Makes the channel unless it is there.
     pub fn create_channel(&mut self, channel: &str) {
         if !self.channels.contains_key(channel) {
+            self.names.insert(channel.into());
             self.channels.insert(channel.into(), Channel::default());
         }
     }
@@ -128,8 +144,11 @@ impl Store {
     ///
     /// The memory of a big one is given back bit by bit: see [`Store::tidy`].
     pub fn remove_channel(&mut self, channel: &str) -> bool {
-        let Some(channel) = self.channels.remove(channel) else { return false };
-        self.removed.push(channel);
+        let Some(removed) = self.channels.remove(channel) else { return false };
+        self.names.remove(channel);
+        self.totals.records -= removed.len();
+        self.totals.bytes -= removed.bytes();
+        self.removed.push(removed);
         self.give_back(TIDY);
         true
     }
@@ -155,9 +174,13 @@ impl Store {
     /// The names of the channels, sorted.
     #[must_use]
     pub fn channel_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.channels.keys().map(|name| name.to_string()).collect();
-        names.sort_unstable();
-        names
+        self.names.iter().map(|name| name.to_string()).collect()
+    }
+
+    /// The names behind `after` (from the first on without), in their order.
+    pub fn names_after(&self, after: Option<&str>) -> impl Iterator<Item = &str> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.names.range::<str, _>((from, Bound::Unbounded)).map(|name| &**name)
     }
 
     /// A channel, if it is there.
@@ -175,10 +198,7 @@ impl Store {
     /// How much is stored in all channels together.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.channels.values().fold(Totals::default(), |sum, channel| Totals {
-            records: sum.records + channel.len(),
-            bytes: sum.bytes + channel.bytes(),
-        })
+        self.totals
     }
 
     /// Bytes of memory allocated for records: pages of segments, long values, and the nodes above the segments.

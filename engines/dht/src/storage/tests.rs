@@ -317,6 +317,10 @@ fn channels_are_apart() {
     assert_eq!(store.remove("three", Key(1)), None);
     assert_eq!(store.scan("three", None, &mut |_, _| ControlFlow::Continue(())), Scan::End);
     assert_eq!(store.channel_names(), ["one", "three", "two"]);
+    assert_eq!(store.names_after(None).collect::<Vec<_>>(), ["one", "three", "two"]);
+    assert_eq!(store.names_after(Some("one")).collect::<Vec<_>>(), ["three", "two"]);
+    assert_eq!(store.names_after(Some("quite")).collect::<Vec<_>>(), ["three", "two"]);
+    assert_eq!(store.names_after(Some("two")).count(), 0);
     assert_eq!(store.channel("two").map(|channel| (channel.len(), channel.bytes())), Some((1, 10)));
     assert_eq!(store.channel("three").map(Channel::memory), Some(0));
 }
