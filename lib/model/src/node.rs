@@ -171,7 +171,7 @@ impl NodeReport {
         let text =
             |key: &str| map.get(key)?.as_str().filter(|t| !t.is_empty() && t.len() <= MAX_TEXT).map(str::to_owned);
         let number = |key: &str| map.get(key)?.as_u64();
-        let port = |key: &str| u16::try_from(number(key)?).ok();
+        let port = |key: &str| u16::try_from(number(key)?).ok().filter(|&port| port != 0);
         let kind = text("type")?;
         Some(Self {
             group: text("group").unwrap_or_else(|| kind.clone()),
@@ -230,6 +230,12 @@ pub fn keep(value: &Value, at: Timestamp) -> Option<Value> {
     // Writing a value to memory cannot fail.
     let size = serde_json::to_vec(&kept).map_or(usize::MAX, |bytes| bytes.len());
     (size <= MAX_BYTES).then_some(kept)
+}
+
+/// Whether the object says that the instance was removed: then it is no more to be shown.
+#[must_use]
+pub fn is_removed(value: &Value) -> bool {
+    value.get("state").and_then(Value::as_str) == Some("removed")
 }
 
 fn read_range(value: &Value) -> Option<Span> {
@@ -298,5 +304,7 @@ mod tests {
         let large = json!({"type": "dmq", "instance": "dmq-a", "x": "y".repeat(MAX_BYTES)});
         assert_eq!(keep(&large, Timestamp(7)), None);
         assert_eq!(keep(&json!("x"), Timestamp(7)), None);
+        assert!(is_removed(&json!({"type": "dmq", "instance": "dmq-a", "state": "removed"})));
+        assert!(!is_removed(&value));
     }
 }

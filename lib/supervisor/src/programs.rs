@@ -10,6 +10,7 @@
 //! | `hyp_after` | services it waits for when they are started, too |
 //! | `hyp_check` | command that checks the program's configuration |
 //! | `hyp_listen` | `HOST:PORT what changes it`, one per line: addresses it listens on besides those it is probed at |
+//! | `hyp_group` | of a node: the nodes that share its hash space; for `overstory add` |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

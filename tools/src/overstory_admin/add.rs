@@ -82,6 +82,8 @@ pub(super) async fn run(command: &Command, home: &Home, out: &mut impl Write) ->
 async fn add(args: &Dht, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
     check(args)?;
     let _held = journal::begin(home, services, out).await?;
+    // As it is now that nobody else adds anything.
+    let services = &services.reloaded();
     let plan = plan(args, home, services, out)?;
     let made = Made::new(home, &plan);
     if let Err(error) = made.perform(services).await {
@@ -230,7 +232,7 @@ fn describe(plan: &Plan, home: &Home, services: &Services, starts: bool, out: &m
     writeln!(out, "  legacy      {}:{}, no authentication", plan.legacy_address, plan.ports.legacy)?;
     writeln!(out, "  metrics     http://127.0.0.1:{}/metrics", plan.ports.admin)?;
     writeln!(out, "  hash range  {}", plan.range)?;
-    writeln!(out, "  nodes file  {}", shorten(nodes_file::legacy(home, &group)))?;
+    writeln!(out, "  nodes file  {}", shorten(nodes_file::neo(home, &group)))?;
     if !plan.legacy_address.is_loopback() {
         let address = plan.legacy_address;
         writeln!(

@@ -15,6 +15,7 @@ use overstory_runtime::Home;
 use overstory_runtime::ini::{Dialect, Ini};
 use overstory_swarm::key::HashRange;
 
+pub(super) mod farewell;
 pub(super) mod files;
 pub(super) mod journal;
 pub(super) mod layout;
@@ -122,6 +123,8 @@ pub(super) struct Instance {
     pub(super) admin_port: Option<u16>,
     pub(super) range: HashRange,
     pub(super) has_dump_process: bool,
+    /// The name under which it reports itself.
+    pub(super) reports_as: String,
 }
 
 impl Instance {
@@ -153,6 +156,10 @@ impl Instance {
             port: value("port")?.parse().with_context(|| wrong("port"))?,
             admin_port: admin,
             range,
+            reports_as: ini
+                .section("Report")
+                .and_then(|report| report.get("instance"))
+                .map_or_else(|| place.service(), |name| name.trim().to_owned()),
             has_dump_process: programs.section(&format!("program:{}", place.dump_service())).is_some(),
             place,
         })

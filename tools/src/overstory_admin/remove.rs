@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -10,7 +10,7 @@ use overstory_runtime::Home;
 use overstory_supervisor::Services;
 
 use super::instance::journal::{self, Data};
-use super::instance::{self, DEFAULT_GROUP, Instance, Name, Place, files, nodes_file};
+use super::instance::{self, DEFAULT_GROUP, Instance, Name, Place, farewell, files, nodes_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -46,8 +46,14 @@ async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Wri
             if names.is_empty() { "there is none".to_owned() } else { format!("there are: {}", names.join(", ")) };
         bail!("there is no dht {}; {known}", place.name);
     }
-    // Which group it belonged to is only needed for the nodes files: a broken instance can be removed, too.
-    let group = Instance::read(place.clone()).map_or_else(|_| DEFAULT_GROUP.to_owned(), |instance| instance.group);
+    // A broken instance can be removed, too.
+    let (group, names) = match Instance::read(place.clone()) {
+        Ok(instance) => {
+            let dump = instance.has_dump_process.then(|| ("dhtdump", place.dump_service()));
+            (instance.group, std::iter::once(("dht", instance.reports_as)).chain(dump).collect())
+        }
+        Err(_) => (DEFAULT_GROUP.to_owned(), vec![("dht", place.service())]),
+    };
     let services = services.reloaded();
     stop(&place, &services, out).await?;
     if let Some(user) = user_of(&dir) {
@@ -66,6 +72,9 @@ async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Wri
     writeln!(out, "{} is removed", place.service())?;
     if let Some(to) = kept {
         writeln!(out, "  its data is in {}", to.display())?;
+    }
+    if let Err(error) = farewell::say(home, &names).await {
+        writeln!(out, "warning: the platform could not be told and goes on showing it: {error:#}")?;
     }
     Ok(())
 }
@@ -104,14 +113,15 @@ async fn unload(place: &Place, services: &Services) -> anyhow::Result<()> {
 /// A process whose working directory is in `dir`: one that a dead supervisord left behind, for instance.
 fn user_of(dir: &Path) -> Option<u32> {
     let works_there = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
-    let interactive = |pid: &u32| {
-        // A shell that stands there does no harm.
-        let command: PathBuf = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        !["overstory", "dhtnode", "dhtdump"].iter().any(|name| command.file_name().is_some_and(|f| f == *name))
+    // A shell that stands there does no harm. The name of a file that was replaced ends in ` (deleted)`.
+    let is_ours = |pid: &u32| {
+        let executable = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let name = executable.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        ["overstory", "dhtnode", "dhtdump"].iter().any(|program| name.starts_with(program))
     };
     let pids =
         fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(works_there).find(|pid| !interactive(pid))
+    pids.filter(works_there).find(is_ours)
 }
 
 #[cfg(test)]

@@ -102,6 +102,12 @@ fn keep_node(working: &mut Working, id: &EntityId, object: &serde_json::Value, a
         // From a spool: what came after it was here first.
         return;
     }
+    if node::is_removed(object) {
+        if entity.infos.remove(node::INFO).is_some() {
+            slot.write_entity();
+        }
+        return;
+    }
     let description = "what the node says of itself".to_owned();
     let info = Info { name: node::INFO.to_owned(), description, value };
     entity.infos.insert(node::INFO.to_owned(), info);
@@ -223,6 +229,21 @@ mod tests {
         assert_eq!(records(&mut working, &first), Some(6));
         let kept = working.slot(&first.entity_id()).entity.clone().unwrap().infos["node"].value.clone();
         assert_eq!(kept["reported"], 201);
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_node_that_was_removed() {
+        let mut working = Working::new(1 << 20);
+        hear(&report(1, 100), &mut working, 100);
+        working.committed();
+        let mut removed = report(1, 101);
+        removed.extra["node"]["state"] = "removed".into();
+        hear(&removed, &mut working, 101);
+        assert_eq!(records(&mut working, &removed), None);
+        assert_eq!(writes(&working)[0].1, EntityWrite::Whole);
+        // An instance of the same name is a new one.
+        hear(&report(2, 102), &mut working, 102);
+        assert_eq!(records(&mut working, &removed), Some(2));
     }
 
     #[test]

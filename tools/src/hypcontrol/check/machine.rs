@@ -131,19 +131,22 @@ pub(super) fn check_permissions(prefix: &Path) -> Vec<Finding> {
     findings
 }
 
-/// What our own programs write below the folders: the store and its files, the engines' state, the spools.
+/// What our own programs write below the folders: the store and its files, the engines' state, the spools, the nodes.
 fn below(prefix: &Path) -> Vec<PathBuf> {
     let entries = |folder: &str| {
         let entries = fs::read_dir(prefix.join(folder)).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).take(MAX_ENTRIES).collect::<Vec<_>>()
     };
     let folders = ["var/lib/store", "var/lib/engines"].map(|folder| prefix.join(folder));
-    folders.into_iter().chain(entries("var/lib/store")).chain(entries("var/spool")).collect()
+    let nodes = entries("srv").into_iter().flat_map(|node| [node.join("data"), node.join("log"), node]);
+    folders.into_iter().chain(entries("var/lib/store")).chain(entries("var/spool")).chain(nodes).collect()
 }
 
 fn secrets(prefix: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(prefix.join("etc/secrets")).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     files.push(prefix.join("etc/initial-admin-password"));
+    let nodes = fs::read_dir(prefix.join("srv")).into_iter().flatten().flatten().take(MAX_ENTRIES);
+    files.extend(nodes.map(|node| node.path().join("etc/credentials")));
     files
 }

@@ -48,6 +48,22 @@ fn a_store_or_spool_that_cannot_be_written_is_found() {
 }
 
 #[test]
+fn a_nodes_keys_and_data_are_looked_at() {
+    let dir = prefix();
+    let node = dir.path().join("srv/dht-a");
+    std::fs::create_dir_all(node.join("etc")).unwrap();
+    std::fs::create_dir_all(node.join("data")).unwrap();
+    std::fs::write(node.join("etc/credentials"), "admin:00").unwrap();
+    for (path, mode) in [("etc/credentials", 0o644), ("data", 0o500)] {
+        std::fs::set_permissions(node.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let findings = machine::check_permissions(dir.path());
+    let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert!(messages[0].ends_with("srv/dht-a/data has mode 500"), "{messages:?}");
+    assert!(messages[1].ends_with("srv/dht-a/etc/credentials can be read by others (mode 644)"), "{messages:?}");
+}
+
+#[test]
 fn a_finding_is_written_with_what_to_do() {
     let finding = Finding::failure("ports", "web cannot listen", "change [server] port");
     assert_eq!(finding.text(), "FAIL  ports: web cannot listen\n      to do: change [server] port");

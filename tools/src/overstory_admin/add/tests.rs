@@ -117,7 +117,7 @@ async fn instances_of_a_group_share_the_key_and_have_ports_of_their_own() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 6);
-    assert_eq!(bench.read("etc/nodes/dht.neo.nodes").lines().count(), 3);
+    assert_eq!(bench.read("etc/nodes/dht.legacy.nodes").lines().count(), 3);
     assert!(bench.read("srv/dht-b/dump/etc/config.ini").contains("\nperiod_s = 60\n"));
     assert!(bench.read("srv/dht-b/etc/config.ini").contains("\nperiod_s = 0\n"));
 }

@@ -1,5 +1,5 @@
-//! What clients need to reach the instances of a group: `etc/nodes/GROUP.nodes` (legacy ports) and
-//! `etc/nodes/GROUP.neo.nodes` (neo ports), written anew with every change, and `etc/secrets/GROUP.credentials`.
+//! What clients need to reach the instances of a group: `etc/nodes/GROUP.nodes` (neo ports) and
+//! `etc/nodes/GROUP.legacy.nodes` (legacy ports), written anew with every change, and `etc/secrets/GROUP.credentials`.
 
 use std::fs;
 use std::io;
@@ -13,12 +13,12 @@ use super::{ADMIN, all, files};
 
 /// The file of the nodes' legacy ports.
 pub(in crate::overstory_admin) fn legacy(home: &Home, group: &str) -> PathBuf {
-    home.etc().join("nodes").join(format!("{group}.nodes"))
+    home.etc().join("nodes").join(format!("{group}.legacy.nodes"))
 }
 
 /// The file of the nodes' neo ports.
 pub(in crate::overstory_admin) fn neo(home: &Home, group: &str) -> PathBuf {
-    home.etc().join("nodes").join(format!("{group}.neo.nodes"))
+    home.etc().join("nodes").join(format!("{group}.nodes"))
 }
 
 /// The file with the name and the key of our client.
@@ -32,7 +32,7 @@ pub(in crate::overstory_admin) fn write_all(home: &Home) -> anyhow::Result<()> {
     for entry in fs::read_dir(home.etc().join("nodes")).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let group = name.to_str().and_then(|name| name.strip_suffix(".nodes"));
-        groups.extend(group.map(|group| group.strip_suffix(".neo").unwrap_or(group).to_owned()));
+        groups.extend(group.map(|group| group.strip_suffix(".legacy").unwrap_or(group).to_owned()));
     }
     groups.sort();
     groups.dedup();

@@ -1,5 +1,6 @@
 //! Removing on the fake supervisor, and both on a real one.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
