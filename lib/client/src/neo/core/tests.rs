@@ -1,1 +1,200 @@
-//! Tests of the sans-I/O half of a connection.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use overstory_swarm::batch::BatchBuilder;
+use overstory_swarm::key::Key;
+use overstory_swarm::neo::dht::{GetAll, GetAllMessage};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The lines of a recorded conversation after the authentication: whether the node sent it, and its bytes.
+fn recording(name: &str) -> Vec<(bool, Vec<u8>)> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors")).join(format!("{name}.jsonl"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines = text.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let hex = line["hex"].as_str().unwrap();
+        let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        (line["from"] == "node", bytes)
+    });
+    lines.filter(|(_, bytes): &(bool, Vec<u8>)| bytes.len() > 10 && bytes[0] == 1).collect()
+}
+
+/// Plays the client's part of a recording: what the core sends must be the published library's bytes.
+fn replay(name: &str) -> Vec<String> {
+    let mut core = Core::new();
+    let mut events = Vec::new();
+    for (from_node, bytes) in recording(name) {
+        if from_node {
+            let consumed = core.receive(&bytes, |tag: &mut u64, event| {
+                events.push(format!("{tag} {event:?}"));
+                false
+            });
+            assert_eq!(consumed.unwrap(), bytes.len());
+            continue;
+        }
+        // What is not an answer of the core's own begins a request.
+        if core.out.is_empty() {
+            let (id, payload) = split_body(&bytes[10..]).unwrap();
+            let request = Request::decode(payload[0], &payload[2..]).unwrap();
+            assert_eq!(core.begin(&request, id), Some(id), "{name}");
+        }
+        assert_eq!(std::mem::take(&mut core.out), bytes, "{name}");
+    }
+    assert!(core.out.is_empty());
+    events
+}
+
+#[test]
+fn the_published_client_is_copied_byte_for_byte() {
+    let puts = replay("client-dht-neo-put");
+    assert_eq!(puts.iter().filter(|event| event.ends_with("Last([1])")).count(), 3, "{puts:?}");
+    let gets = replay("client-dht-neo-get");
+    assert!(gets.iter().any(|event| event.contains("Value(")), "{gets:?}");
+    let all = replay("client-dht-neo-getall");
+    assert_eq!(all.last().map(String::as_str), Some("2 Last([8])"));
+}
+
+fn message(out: &mut Vec<u8>, id: u64, write: impl FnOnce(&mut Vec<u8>)) {
+    Replies::new(out, id).message(write);
+}
+
+fn take(core: &mut Core<u64>) -> Vec<u8> {
+    let mut codes = Vec::new();
+    let out = std::mem::take(&mut core.out);
+    let mut rest = &out[..];
+    while let Step::Message { body, consumed, .. } = frame::next(rest, MAX_BODY).unwrap() {
+        codes.push(split_body(body).unwrap().1[0]);
+        rest = &rest[consumed..];
+        if rest.is_empty() {
+            break;
+        }
+    }
+    codes
+}
+
+fn get_all(core: &mut Core<u64>) -> u64 {
+    let all = GetAll { start_suspended: false, channel: b"c", after: None, keys_only: false, filter: b"" };
+    let id = core.begin(&Request::GetAll(all), 0).unwrap();
+    core.out.clear();
+    id
+}
+
+fn feed(core: &mut Core<u64>, id: u64, payloads: &[&[u8]]) -> Vec<String> {
+    let mut input = Vec::new();
+    payloads.iter().for_each(|payload| message(&mut input, id, |out| out.extend_from_slice(payload)));
+    let mut events = Vec::new();
+    let full = |_: &mut u64, event: Event<'_>| {
+        events.push(format!("{event:?}"));
+        false
+    };
+    core.receive(&input, full).unwrap();
+    events
+}
+
+#[test]
+fn only_one_change_of_state_is_under_way() {
+    let mut core = Core::new();
+    let id = get_all(&mut core);
+    // Nothing may be sent before the request has started.
+    core.hold(id, true);
+    assert_eq!(take(&mut core), [0u8; 0]);
+    feed(&mut core, id, &[&[SUPPORTED], &[STARTED]]);
+    assert_eq!(take(&mut core), [1]);
+    core.hold(id, false);
+    core.stop(id);
+    assert_eq!(take(&mut core), [0u8; 0]);
+    // The acknowledgement of the suspension lets the stop out; resuming is pointless then.
+    feed(&mut core, id, &[&[ACK]]);
+    assert_eq!(take(&mut core), [3]);
+    assert_eq!(feed(&mut core, id, &[&[ACK]]), ["Stopped"]);
+    assert_eq!(core.in_flight(), 0);
+}
+
+#[test]
+fn a_control_that_crosses_the_end_gets_no_answer() {
+    let mut core = Core::new();
+    let id = get_all(&mut core);
+    feed(&mut core, id, &[&[SUPPORTED], &[STARTED]]);
+    core.hold(id, true);
+    assert_eq!(take(&mut core), [1]);
+    assert_eq!(feed(&mut core, id, &[&[8]]), ["Last([8])"]);
+    assert_eq!(take(&mut core), [ACK]);
+    // Late messages of a request that is over are nobody's.
+    assert_eq!(feed(&mut core, id, &[&[ACK], &[9, 9]]), [""; 0]);
+}
+
+#[test]
+fn a_reader_that_has_enough_makes_the_node_pause() {
+    let mut core = Core::new();
+    let id = get_all(&mut core);
+    feed(&mut core, id, &[&[SUPPORTED], &[STARTED]]);
+    let mut input = Vec::new();
+    message(&mut input, id, |out| GetAllMessage::RecordBatch(b"x").encode(out));
+    core.receive(&input, |_, _| true).unwrap();
+    core.receive(&input, |_, _| true).unwrap();
+    assert_eq!(take(&mut core), [1]);
+    feed(&mut core, id, &[&[ACK]]);
+    core.full(id, false);
+    assert_eq!(take(&mut core), [2]);
+}
+
+#[test]
+fn what_a_node_must_not_send_is_noticed() {
+    for payloads in [&[&[7u8][..]][..], &[&[SUPPORTED], &[7, 0, 0, 0, 0, 0, 0, 0, 0]], &[&[SUPPORTED], &[ACK]]] {
+        let mut core = Core::<u64>::new();
+        let id = get_all(&mut core);
+        let mut input = Vec::new();
+        payloads.iter().for_each(|payload| message(&mut input, id, |out| out.extend_from_slice(payload)));
+        assert!(core.receive(&input, |_, _| false).is_err(), "{payloads:?}");
+    }
+    let mut core = Core::<u64>::new();
+    let mut input = Vec::new();
+    frame::put(&mut input, Kind::Authentication, &[1]);
+    assert!(matches!(core.receive(&input, |_, _| false), Err(Violation::Authentication)));
+}
+
+proptest! {
+    #[test]
+    fn any_split_of_the_stream_gives_the_same_events(cuts in prop::collection::vec(1usize..40, 1..60)) {
+        let mut whole = Vec::new();
+        let mut builder = BatchBuilder::new(65536);
+        let _ = builder.pair(&1u64.to_le_bytes(), b"value");
+        let begin = |core: &mut Core<u64>| {
+            core.begin(&Request::Get { channel: b"c", key: Key(1) }, 1);
+            core.begin(&Request::Put { channel: b"c", key: Key(1), value: b"v" }, 2);
+            get_all(core);
+        };
+        let mut core = Core::new();
+        begin(&mut core);
+        message(&mut whole, 1, |out| out.push(SUPPORTED));
+        message(&mut whole, 3, |out| out.push(SUPPORTED));
+        message(&mut whole, 3, |out| out.push(STARTED));
+        message(&mut whole, 1, |out| out.push(2));
+        message(&mut whole, 3, |out| GetAllMessage::encode_batch(out, |out| builder.finish(out)));
+        message(&mut whole, 1, |out| overstory_swarm::neo::dht::put_value(out, b"the value"));
+        message(&mut whole, 2, |out| out.push(SUPPORTED));
+        message(&mut whole, 2, |out| out.push(1));
+        message(&mut whole, 3, |out| out.push(8));
+        let mut expected = Vec::new();
+        core.receive(&whole, |tag, event| { expected.push(format!("{tag} {event:?}")); false }).unwrap();
+
+        let mut core = Core::new();
+        begin(&mut core);
+        let (mut input, mut got, mut at) = (Vec::new(), Vec::new(), 0);
+        for cut in cuts.iter().cycle() {
+            let end = (at + cut).min(whole.len());
+            input.extend_from_slice(&whole[at..end]);
+            at = end;
+            let done = core.receive(&input, |tag, event| { got.push(format!("{tag} {event:?}")); false }).unwrap();
+            input.drain(..done);
+            if at == whole.len() {
+                break;
+            }
+        }
+        prop_assert!(input.is_empty());
+        prop_assert_eq!(got, expected);
+    }
+}
