@@ -214,8 +214,7 @@ impl<'a> Made<'a> {
             // What supervisord does not answer about cannot be loaded by it either when it reads its files again.
             let _ = services.forget(&name).await;
         }
-        files::remove_dir(&journal::staging(home, place))?;
-        files::remove_dir(&place.dir())?;
+        journal::discard(home, place)?;
         if !self.had_credentials {
             files::remove_file(&nodes_file::credentials(home, &self.group))?;
         }

@@ -65,11 +65,7 @@ pub(in crate::overstory_admin) fn remove_rest(home: &Home, place: &Place, stamp:
     let kept = match fs::read_to_string(dir.join(REMOVING)) {
         Ok(text) if text == "purge" => {
             place.output_logs().iter().try_for_each(|log| files::remove_file(log))?;
-            // Out of the way first: what is deleted halfway is no instance.
-            let gone = staging(home, place);
-            files::remove_dir(&gone)?;
-            fs::rename(&dir, &gone)?;
-            files::remove_dir(&gone)?;
+            discard(home, place)?;
             None
         }
         _ => {
@@ -90,6 +86,19 @@ pub(in crate::overstory_admin) fn remove_rest(home: &Home, place: &Place, stamp:
     };
     files::sync_parent(&dir)?;
     Ok(kept)
+}
+
+/// Deletes the directory of an instance: out of the way first, for what is deleted halfway has lost its mark.
+pub(in crate::overstory_admin) fn discard(home: &Home, place: &Place) -> io::Result<()> {
+    let gone = staging(home, place);
+    files::remove_dir(&gone)?;
+    match fs::rename(place.dir(), &gone) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => {
+            other?;
+            files::remove_dir(&gone)
+        }
+    }
 }
 
 fn free_name(dir: &Path, name: &str) -> PathBuf {
@@ -149,7 +158,7 @@ fn recover(home: &Home, stamp: &str) -> anyhow::Result<Vec<(Place, String)>> {
                 added(&dir).context(told)?;
                 done.push((place, "its addition was interrupted at the end and is complete now".to_owned()));
             } else {
-                files::remove_dir(&dir).context(told)?;
+                discard(home, &place).context(told)?;
                 done.push((place, "its addition was interrupted and is undone".to_owned()));
             }
         } else if dir.join(REMOVING).exists() {

@@ -1,0 +1,225 @@
+//! Instances of nodes as operators add, run and remove them, on a real supervisord with the real node.
+
+#![allow(clippy::unwrap_used, reason = "a failing test is what an unwrap is for here")]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use overstory_testkit::supervisord::SupervisordPrefix;
+use serde_json::Value;
+
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_overstory");
+const OK: i32 = 200;
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+struct Stack(SupervisordPrefix);
+
+impl Stack {
+    fn new() -> Self {
+        let prefix = SupervisordPrefix::new().unwrap();
+        for name in ["dhtnode", "dhtdump", "overstory", "service", "hypcontrol"] {
+            symlink(EXECUTABLE, prefix.path().join("bin").join(name)).unwrap();
+        }
+        let sections = "[BACKEND]\nservices = []\n[MIDDLEWARE]\nservices = [\"dht*\", \"dhtdump*\"]\n[FRONTEND]\n";
+        prefix.write("etc/hypcontrol.conf", sections).unwrap();
+        Self(prefix)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(EXECUTABLE);
+        command.args(line.split_whitespace()).env("OVERSTORY_HOME", self.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        let Output { status, stdout, stderr } = self.command(line).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { code: status.code(), out: text(stdout), err: text(stderr) }
+    }
+
+    fn succeeds(&self, line: &str) -> String {
+        let ran = self.run(line);
+        assert_eq!(ran.code, Some(0), "{line}: {}{}", ran.out, ran.err);
+        ran.out
+    }
+
+    /// An instance as `overstory list --json` shows it.
+    fn instance(&self, name: &str) -> Value {
+        let list = self.succeeds("list --json");
+        let mut lines = list.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.find(|line| line["instance"] == name).unwrap_or_else(|| panic!("{name} is not in {list}"))
+    }
+
+    fn port(&self, name: &str) -> u16 {
+        u16::try_from(self.instance(name)["port"].as_u64().unwrap()).unwrap()
+    }
+
+    fn pid(&self, service: &str) -> Option<i32> {
+        let status = self.run(&format!("service {service} status --json"));
+        let status: Value = serde_json::from_str(&status.out).unwrap();
+        status[0]["pid"].as_i64().map(|pid| i32::try_from(pid).unwrap())
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn array(bytes: &[u8]) -> Vec<u8> {
+    [&u64::try_from(bytes.len()).unwrap().to_le_bytes()[..], bytes].concat()
+}
+
+/// Sends a legacy request and returns the status; nothing when the node is not there.
+fn ask(port: u16, code: i32, fields: &[&[u8]]) -> Option<(i32, TcpStream)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut request = code.to_le_bytes().to_vec();
+    fields.iter().for_each(|field| request.extend(array(field)));
+    stream.write_all(&request).ok()?;
+    let mut status = [0; 4];
+    stream.read_exact(&mut status).ok()?;
+    Some((i32::from_le_bytes(status), stream))
+}
+
+fn put(port: u16, key: &str, value: &str) -> i32 {
+    ask(port, 1, &[b"channel", key.as_bytes(), value.as_bytes()]).unwrap().0
+}
+
+fn get(port: u16, key: &str) -> Option<String> {
+    let (status, mut stream) = ask(port, 7, &[b"channel", key.as_bytes()])?;
+    assert_eq!(status, OK);
+    let mut length = [0; 8];
+    stream.read_exact(&mut length).unwrap();
+    let mut value = vec![0; usize::try_from(u64::from_le_bytes(length)).unwrap()];
+    stream.read_exact(&mut value).unwrap();
+    Some(String::from_utf8(value).unwrap())
+}
+
+/// Every key of a template, those in comments uncommented.
+fn with_every_key(template: &str) -> String {
+    template.lines().map(|line| line.strip_prefix(';').unwrap_or(line).to_owned() + "\n").collect()
+}
+
+#[test]
+fn the_templates_name_keys_that_the_programs_know_with_values_they_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc/dht");
+    for (program, file) in [("dhtnode", "config.ini"), ("dhtdump", "dump.ini")] {
+        let template = fs::read_to_string(etc.join(file)).unwrap();
+        for text in [template.clone(), with_every_key(&template)] {
+            let path = dir.path().join(file);
+            fs::write(&path, text).unwrap();
+            let mut command = Command::new(EXECUTABLE);
+            command.args([program, "--check-config", "-c"]).arg(&path).current_dir(dir.path());
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn two_instances_are_added_run_survive_a_kill_and_are_removed() {
+    let stack = Stack::new();
+    let told = stack.succeeds("add dht a --share 1/2 --start");
+    assert!(told.contains("dht-a: ready"), "{told}");
+    let first = stack.pid("dht-a").unwrap();
+    let told = stack.succeeds("add dht b --share 2/2 --dump-process --dump-period 3600 --start");
+    assert!(!told.contains("warning") && told.contains("dht-b: ready"), "{told}");
+    assert_eq!(stack.pid("dht-a"), Some(first), "adding one restarted the other");
+    assert!(stack.pid("dhtdump-b").is_some());
+    let check = stack.run("hypcontrol check");
+    for service in ["dht-a", "dht-b", "dhtdump-b"] {
+        assert!(check.out.contains(&format!("{service} accepts its own")), "{}{}", check.out, check.err);
+    }
+    let (a, b) = (stack.port("dht-a"), stack.port("dht-b"));
+    // Key 0 lies at position 0; key 1, its bits in reverse, in the upper half.
+    assert_eq!(put(a, "0000000000000000", "low"), OK);
+    assert_eq!(put(b, "0000000000000001", "high"), OK);
+    assert_ne!(put(b, "0000000000000000", "low"), OK);
+
+    // Orderly: the record is in the file and comes back.
+    stack.succeeds("service dht-a restart");
+    let value = wait_for("dht-a", || get(a, "0000000000000000"));
+    assert_eq!(value, "low");
+    // Not orderly: supervisord starts it again.
+    let killed = stack.pid("dht-a").unwrap();
+    SupervisordPrefix::kill_hard(killed);
+    wait_for("another dht-a", || stack.pid("dht-a").filter(|pid| *pid != killed));
+    assert_eq!(wait_for("dht-a", || get(a, "0000000000000000")), "low");
+
+    // Removing ends it with a dump; what is kept can be read.
+    let told = stack.succeeds("remove dht a");
+    let kept = told.lines().find_map(|line| line.strip_prefix("  its data is in ")).unwrap();
+    assert!(fs::metadata(Path::new(kept).join("data/channel.tcm")).unwrap().len() > 0);
+    assert!(stack.pid("dht-b").is_some());
+    stack.succeeds("remove dht b --purge");
+    assert_eq!(stack.succeeds("list"), "");
+    let status = stack.succeeds("service --status-all");
+    assert!(!status.contains("dht"), "{status}");
+    assert!(!stack.path().join("etc/nodes/dht.nodes").exists());
+    let program_files = fs::read_dir(stack.path().join("etc/supervisord.d")).unwrap().count();
+    assert_eq!(program_files, 0);
+}
+
+#[test]
+fn many_additions_at_once_get_ports_of_their_own_and_one_of_a_name_wins() {
+    let stack = Stack::new();
+    let lines = ["a --share 1/4", "b --share 2/4", "c --share 3/4", "a --share 1/4"];
+    let start = |line: &&str| {
+        let mut command = stack.command(&format!("add dht {line}"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running: Vec<_> = lines.iter().map(start).collect();
+    let codes: Vec<_> = running.into_iter().map(|child| child.wait_with_output().unwrap().status.code()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 3, "{codes:?}");
+    let mut ports: Vec<_> = ["dht-a", "dht-b", "dht-c"].map(|name| stack.port(name)).to_vec();
+    ports.dedup();
+    assert_eq!(ports.len(), 3);
+    let list = stack.succeeds("list");
+    assert!(list.contains("warning: no node of the group dht has 0xc000000000000000..0xffffffffffffffff"), "{list}");
+}
+
+/// Kills `overstory add` at many moments: afterwards the instance is there as a whole or not at all, and the next
+/// command works.
+#[test]
+fn an_addition_killed_at_any_moment_leaves_all_or_nothing() {
+    let stack = Stack::new();
+    for round in 0..20_u64 {
+        let name = format!("k{round}");
+        let mut child = stack.command(&format!("add dht {name} --range empty")).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round * 2));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let last = stack.run("add dht last --range empty");
+    assert_eq!(last.code, Some(0), "{}{}", last.out, last.err);
+    let list = stack.run("list");
+    assert_eq!((list.code, list.err.as_str()), (Some(0), ""), "{}", list.out);
+    let listed = list.out.lines().filter(|line| line.starts_with("dht-")).count();
+    let present = fs::read_dir(stack.path().join("srv")).unwrap().count();
+    let program_files = fs::read_dir(stack.path().join("etc/supervisord.d")).unwrap().count();
+    assert_eq!((present, program_files), (listed, listed), "{}", list.out);
+    let nodes = fs::read_to_string(stack.path().join("etc/nodes/dht.nodes")).unwrap();
+    assert_eq!(nodes.lines().filter(|line| !line.starts_with('#')).count(), listed, "{nodes}");
+}
