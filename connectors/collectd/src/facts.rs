@@ -38,7 +38,5 @@ impl Facts {
 /// The machine has none, or it is no text: it has to be set in the configuration then.
 pub(crate) fn host_name() -> anyhow::Result<String> {
     use anyhow::Context as _;
-    let name = System::host_name().context("cannot tell the machine's name")?;
-    anyhow::ensure!(!name.is_empty(), "the machine has no name: set hostname in [connector] of etc/collectd.conf");
-    Ok(name)
+    overstory_runtime::host::name().context("set hostname in [connector] of etc/collectd.conf")
 }
