@@ -70,12 +70,8 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 21_000);
-        let settings = EngineSettings {
-            address,
-            range: HashRange::FULL,
-            batch_size: 65_536,
-            redist_memory_limit_multiplier: 1.1,
-        };
+        let settings =
+            EngineSettings { address, range: HashRange::FULL, batch_size: 65_536, redist_memory_limit_multiplier: 1.1 };
         let stats = Rc::new(NodeStats::new::<DhtEngine>());
         let engine = DhtEngine::new(Store::new(0), settings, stats, Box::new(NoHooks));
         let peer = Peer { address, name: "test".into() };

@@ -15,9 +15,7 @@ impl Inspect for DhtEngine {
 
     fn channels(&self, after: Option<&str>, visit: &mut dyn FnMut(&str, ChannelTotals) -> ControlFlow<()>) {
         let store = self.core.store.borrow();
-        let names = store.channel_names();
-        let begin = after.map_or(0, |after| names.partition_point(|name| name.as_str() <= after));
-        for name in names.iter().skip(begin) {
+        for name in store.names_after(after) {
             let Some(channel) = store.channel(name) else { continue };
             if visit(name, ChannelTotals { bytes: channel.bytes(), records: channel.len() }).is_break() {
                 return;

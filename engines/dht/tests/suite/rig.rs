@@ -109,7 +109,7 @@ impl Node {
     pub(crate) fn with<T: Send + 'static>(&self, question: impl FnOnce(&DhtEngine) -> T + Send + 'static) -> T {
         let (answer, answered) = mpsc::sync_channel(1);
         let ask: Ask = Box::new(move |engine| answer.send(question(engine)).unwrap());
-        self.ask.blocking_send(ask).ok().expect("a node that runs");
+        assert!(self.ask.blocking_send(ask).is_ok(), "the node has ended");
         answered.recv_timeout(PATIENCE).expect("an answer of the node")
     }
 
