@@ -204,6 +204,77 @@ fn every_program_that_is_killed_comes_back_and_the_stack_is_whole() {
     passes_an_event(&stack, "after-supervisord");
 }
 
+/// The instance `name` as `GET /api/v4/nodes` shows it, once `wanted` holds.
+fn node(api: &Client, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    wait_for(&format!("{name} in the list of nodes"), seconds(60), || {
+        let answer = api.get_ok(&format!("/api/v4/nodes?search={name}/"))?;
+        Ok(answer["data"].as_array().and_then(|list| list.first().cloned()).filter(|node| wanted(node)))
+    })
+    .unwrap()
+}
+
+#[test]
+fn nodes_are_added_to_a_running_stack_seen_killed_and_removed() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let api = stack.admin().unwrap();
+    let before = wait_for("the web server's pid", seconds(10), || pid(&stack, "webserver")).unwrap();
+    stack.call("overstory", &["add", "dht", "a", "--share", "1/2", "--start"]).unwrap();
+    stack.call("overstory", &["add", "dht", "b", "--share", "2/2", "--dump-process", "--start"]).unwrap();
+    assert_eq!(pid(&stack, "webserver").unwrap(), Some(before), "adding a node restarted another service");
+
+    // One client, both nodes: each record is where its key belongs.
+    let etc = stack.prefix().join("etc");
+    let file = |name: &str| etc.join(name).display().to_string();
+    let (nodes, credentials) = (file("nodes/dht.nodes"), file("secrets/dht.credentials"));
+    let swarm = |arguments: &[&str]| {
+        let flags = ["dht", "--nodes", &nodes, "--credentials", &credentials];
+        stack.call("swarm", &[&flags[..], arguments].concat())
+    };
+    for key in 0..100 {
+        swarm(&["put", "test", &key.to_string(), &format!("value {key}")]).unwrap();
+    }
+    assert_eq!(swarm(&["get", "test", "77"]).unwrap().trim_end(), "value 77");
+
+    // The layout: who has what, and that nothing is missing.
+    let a = node(&api, "dht-a", |node| node["records"] == 50);
+    let b = node(&api, "dht-b", |node| node["records"] == 50);
+    node(&api, "dhtdump-b", |node| node["status"] == "running");
+    assert_eq!((&a["type"], &a["status"], &a["host"]), (&json!("dht"), &json!("running"), &json!(host())));
+    assert_eq!((&a["range"]["max"], &b["range"]["min"]), (&json!("0x7fffffffffffffff"), &json!("0x8000000000000000")));
+    let layout = api.get_ok("/api/v4/nodes?type=dht").unwrap();
+    assert_eq!(layout["meta"]["total_count"], 2);
+    assert_eq!((&layout["coverage"][0]["running"], &layout["coverage"][0]["complete"]), (&json!(2), &json!(true)));
+
+    // An orderly restart keeps the records; what is killed comes back with those of its last dump.
+    stack.call("service", &["dht-a", "restart"]).unwrap();
+    let killed = pid(&stack, "dht-a").unwrap().unwrap();
+    kill_9(killed);
+    wait_for("another dht-a", seconds(30), || Ok(pid(&stack, "dht-a")?.filter(|pid| *pid != killed))).unwrap();
+    wait_for("its records", seconds(30), || {
+        let all = swarm(&["getall", "test"])?;
+        Ok(Some(()).filter(|()| all.lines().count() == 100))
+    })
+    .unwrap();
+    let status = stack.command("hypcontrol").arg("check").output().unwrap();
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(said.contains("dht-a accepts its own") && said.contains("dhtdump-b accepts its own"), "{said}");
+
+    // Gone: no process, no program, no data, nothing in the list.
+    stack.call("overstory", &["remove", "dht", "a", "--purge"]).unwrap();
+    stack.call("overstory", &["remove", "dht", "b", "--purge"]).unwrap();
+    wait_for("an empty list", seconds(30), || {
+        let answer = api.get_ok("/api/v4/nodes")?;
+        Ok(Some(()).filter(|()| answer["meta"]["total_count"] == 0))
+    })
+    .unwrap();
+    let left: Vec<_> = stack.processes().unwrap().into_iter().filter(|(_, line)| line.contains("dht")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(fs::read_dir(stack.prefix().join("srv")).unwrap().count(), 0);
+    assert_eq!(stack.call("overstory", &["list"]).unwrap(), "");
+    assert_eq!(pid(&stack, "webserver").unwrap(), Some(before));
+    assert_eq!(stack.call("overstory", &["dead", "list"]).unwrap().trim(), "no dead letters");
+}
+
 /// Sends a critical event for `component` and waits for its alarm.
 fn passes_an_event(stack: &Stack, component: &str) {
     let event = json!({"connector": "test", "connector_name": "stack", "event_type": "check", "component": component,
