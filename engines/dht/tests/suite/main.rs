@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod defects;
+mod dumps;
 mod iteration;
 mod redistribution;
 mod rig;

@@ -61,7 +61,7 @@ pub(crate) enum Effect {
 }
 
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<Effect>>>);
+pub(crate) struct Recorder(Arc<Mutex<Vec<Effect>>>);
 
 impl Hooks for Recorder {
     fn save_range(&self, range: HashRange) -> Result<(), String> {
