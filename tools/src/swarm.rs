@@ -19,7 +19,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use overstory_client::registry::parse_node;
 use overstory_client::{ClientConfig, Identity, Protocol, Registry};
-use overstory_runtime::program;
+use overstory_runtime::{Home, program};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -45,7 +45,8 @@ enum System {
 /// Reads and writes the records of a dht.
 ///
 /// Neo unless --legacy is given. A nodes file names the ports of the protocol that is spoken: the neo port of a dht node
-/// is its legacy port + 100.
+/// is its legacy port + 100. Without nodes those of this installation are taken: etc/nodes/dht.nodes with
+/// etc/secrets/dht.credentials, or etc/nodes/dht.legacy.nodes.
 #[derive(Debug, Args)]
 struct Dht {
     /// File with the nodes, one `ip:port` per line, `#` begins a comment
@@ -242,11 +243,20 @@ fn configure(dht: &Dht) -> anyhow::Result<ClientConfig> {
     for node in &dht.node {
         nodes.add(*node)?;
     }
-    if nodes.is_empty() {
-        bail!("no nodes: give --nodes FILE or --node IP:PORT");
+    // Without any, those of this installation.
+    let home = Home::find();
+    let ours = home.config_file(if dht.legacy { "nodes/dht.legacy.nodes" } else { "nodes/dht.nodes" });
+    let installed = nodes.is_empty() && ours.exists();
+    if installed {
+        nodes.add_file(&ours)?;
     }
+    if nodes.is_empty() {
+        bail!("no nodes: give --nodes FILE or --node IP:PORT ({} is not there)", ours.display());
+    }
+    let key_file = home.config_file("secrets/dht.credentials");
+    let credentials = dht.credentials.clone().or_else(|| (installed && !dht.legacy).then_some(key_file));
     let timeout = Duration::from_secs(dht.timeout);
-    let config = match (&dht.credentials, dht.legacy) {
+    let config = match (&credentials, dht.legacy) {
         (Some(file), _) => {
             let identity = match &dht.name {
                 Some(name) => Identity::from_node_file(file, name),
