@@ -106,7 +106,11 @@ impl DhtClient {
     pub(super) async fn legacy_put(&self, channel: &str, key: Key, value: &[u8]) -> Result<(), Error> {
         let hex = key.hex16();
         let request = Request::Put { channel: channel.as_bytes(), key: &hex, value };
-        self.single(key, &request, async |lease, _| Ok(lease.finish())).await
+        self.single(key, &request, async |lease, _| {
+            lease.finish();
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn legacy_get(&self, channel: &str, key: Key) -> Result<Option<Vec<u8>>, Error> {
@@ -135,7 +139,11 @@ impl DhtClient {
     pub(super) async fn legacy_remove(&self, channel: &str, key: Key) -> Result<(), Error> {
         let hex = key.hex16();
         let request = Request::Remove { channel: channel.as_bytes(), key: &hex };
-        self.single(key, &request, async |lease, _| Ok(lease.finish())).await
+        self.single(key, &request, async |lease, _| {
+            lease.finish();
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn legacy_channels(&self, pools: &[Arc<Pool>]) -> Result<Vec<Vec<u8>>, Error> {
