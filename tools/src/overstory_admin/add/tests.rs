@@ -233,7 +233,8 @@ async fn an_addition_that_was_killed_is_undone_or_finished_by_the_next_command()
 async fn two_at_once_wait_for_each_other() {
     let bench = bench(&["dht-a", "dht-b"]);
     let (a, b) = tokio::join!(bench.add("a --share 1/2"), bench.add("b --share 2/2"));
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     let (instances, _) = instance::all(&bench.home).unwrap();
     assert_ne!(instances[0].port, instances[1].port);
     let (c, d) = tokio::join!(bench.add("c --range empty"), bench.add("c --range empty"));

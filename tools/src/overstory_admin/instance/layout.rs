@@ -201,8 +201,8 @@ fn set(text: &str, section: &str, key: &str, value: &str) -> String {
             }
         }
         None => {
-            let blank = |line: &&str| line.trim().is_empty();
-            let last = (begin..end).rev().find(|at| lines.get(*at).is_some_and(|l| !blank(&l))).unwrap_or(begin);
+            let blank = |line: &str| line.trim().is_empty();
+            let last = (begin..end).rev().find(|at| lines.get(*at).is_some_and(|l| !blank(l))).unwrap_or(begin);
             lines.insert(last + 1, &line);
         }
     }

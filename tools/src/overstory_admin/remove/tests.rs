@@ -120,7 +120,8 @@ async fn a_real_supervisord_runs_it_stops_it_orderly_and_forgets_it() {
         add_to(&home, &services, "a --share 1/2 --dump-process"),
         add_to(&home, &services, "b --share 2/2")
     );
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     let fresh = services.reloaded();
     for name in ["dht-a", "dhtdump-a", "dht-b"] {
         let outcomes = fresh.start(&fresh.catalogue().resolve(name)).await.unwrap();
