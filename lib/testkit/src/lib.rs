@@ -1,5 +1,6 @@
-//! Real brokers, stores and supervisors for tests.
+//! Real brokers, stores, supervisors and nodes for tests.
 
 pub mod broker;
 pub mod mongo;
+pub mod node;
 pub mod supervisord;

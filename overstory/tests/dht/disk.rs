@@ -1,0 +1,79 @@
+//! A full disk: a dump fails, is told, leaves the old file as it was, and works again when there is room.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use overstory_testkit::node::until;
+
+use super::client::Legacy;
+use super::rig::{get_all, instance, put_all, read_dump, records, unfinished};
+
+/// A small file system in memory; unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one; this takes root, as the tests have in the pipeline.
+    fn mount(at: &Path, size: &str) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status();
+        assert!(status.unwrap().success(), "root mounts file systems");
+        Self(at.to_owned())
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a node of a test that failed may still be in it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_no_complete_dump_and_is_told() {
+    let node = instance();
+    node.set("Dump", "period_s", "1");
+    let disk = SmallDisk::mount(&node.path("data"), "2m");
+    let process = node.start();
+    let (small, first) = (records(0..50, 0), records(0..1000, 1));
+    put_all(&node, "small", &small);
+    put_all(&node, "first", &first);
+    let dumped = |name: &str| node.path(&format!("data/{name}.tcm"));
+    until("the first dump", || dumped("small").exists() && dumped("first").exists() && unfinished(&node).is_empty());
+
+    // More than there is room for.
+    let second = records(0..20_000, 2);
+    put_all(&node, "first", &second);
+    until("a dump fails", || node.metric("overstory_node_last_dump_ok") == Some(0.0));
+    until("it is found", || node.metric("overstory_node_finding_state{check=\"dump\"}") == Some(2.0));
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains("channel not dumped: its old file stays")).unwrap();
+    assert!(line.contains(" Error [dhtnode.storage.DumpManager]"), "{line}");
+    assert!(line.contains("first") && line.contains("No space left on device"), "{line}");
+    assert!(read_dump(&dumped("first")) == first, "the old file is there");
+    assert!(read_dump(&dumped("small")) == small, "the other channel was dumped nevertheless");
+    assert!(get_all(&node, "first") == second, "the node serves on");
+
+    // What cannot be saved at the end is told by the exit code; the old file still stays.
+    assert_eq!(process.stop(), Some(1));
+    assert!(node.log().contains("could not be dumped: their old files stay"));
+    assert!(read_dump(&dumped("first")) == first);
+    assert!(unfinished(&node).is_empty(), "nothing takes up the room that is left");
+
+    let process = node.start();
+    assert!(get_all(&node, "first") == first, "what the last complete dump holds");
+    put_all(&node, "first", &second);
+    until("a dump fails again", || node.metric("overstory_node_last_dump_ok") == Some(0.0));
+    disk.resize("64m");
+    until("the next dump works", || node.metric("overstory_node_last_dump_ok") == Some(1.0));
+    assert!(read_dump(&dumped("first")) == second);
+    until("the finding is gone", || node.metric("overstory_node_finding_state{check=\"dump\"}").unwrap_or(0.0) < 0.5);
+    assert_eq!(Legacy::to(&node).size(), 20_050);
+    assert_eq!(process.stop(), Some(0));
+}

@@ -1,0 +1,204 @@
+//! Nodes that are killed while records move between them under load: the redistribution is finished by asking for it
+//! again, and nothing is lost or doubled.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use overstory_swarm::key::Key;
+use overstory_swarm::legacy::dht::Request;
+use overstory_testkit::node::{NodeInstance, PATIENCE, until};
+
+use super::client::Legacy;
+use super::rig::{generation, get_all, instance, put_all, random, read_dump, records, some_microseconds, value};
+
+const RECORDS: u64 = 8000;
+const CHANNEL: &str = "c";
+
+/// A node with all keys and dumped records, an empty one, and the file that names both.
+fn two_nodes() -> (NodeInstance, NodeInstance) {
+    let (old, new) = (instance(), instance());
+    new.set("Server", "minval", "ffffffffffffffff").set("Server", "maxval", "0000000000000000");
+    let process = old.start();
+    put_all(&old, CHANNEL, &records(0..RECORDS, 0));
+    assert_eq!(process.stop(), Some(0));
+    fs::write(old.path("nodes"), format!("{}\n{}\n", old.legacy, new.legacy)).unwrap();
+    (old, new)
+}
+
+const TOOL: [&str; 3] = ["-S", "nodes", "-x"];
+
+/// A random part of what has to move has arrived.
+fn await_part(new: &NodeInstance) {
+    let part = 1 + random(RECORDS / 3);
+    let mut client = Legacy::to(new);
+    until("records move", || client.size() >= part);
+    some_microseconds(2000);
+}
+
+/// Each record is at the node that is responsible for it, and nowhere else.
+fn check_places(old: &NodeInstance, new: &NodeInstance) -> BTreeMap<u64, Vec<u8>> {
+    assert_eq!((Legacy::to(old).range(), Legacy::to(new).range()), ((0, u64::MAX / 2), (u64::MAX / 2 + 1, u64::MAX)));
+    let (mut at_old, at_new) = (get_all(old, CHANNEL), get_all(new, CHANNEL));
+    assert!(at_old.keys().all(|key| key % 2 == 0), "even keys are in the lower half");
+    assert!(at_new.keys().all(|key| key % 2 == 1), "odd keys are in the upper half");
+    at_old.extend(at_new);
+    assert_eq!(at_old.keys().copied().collect::<Vec<_>>(), (0..RECORDS).collect::<Vec<_>>());
+    at_old
+}
+
+/// Runs the tool until it is done, as often as it takes.
+fn finish(old: &NodeInstance) {
+    let mut said = String::new();
+    for _ in 0..3 {
+        let done = old.run("dhtredist", &TOOL);
+        said += &String::from_utf8_lossy(&done.stdout);
+        said += &String::from_utf8_lossy(&done.stderr);
+        if done.status.success() {
+            assert!(!old.path("nodes.redistribution").exists(), "the plan is kept only until it is done");
+            return;
+        }
+    }
+    panic!("it cannot be finished: {said}");
+}
+
+/// A client that puts new values without end, first to the new node and, if that refuses, to the old one; what was
+/// taken, and by whom.
+fn write_on(old: &NodeInstance, new: &NodeInstance, over: &AtomicBool) -> BTreeMap<u64, u32> {
+    let mut taken_by_new = BTreeMap::new();
+    let mut links: [Option<TcpStream>; 2] = [None, None];
+    let mut generation = 0;
+    'next: while !over.load(Ordering::Relaxed) {
+        generation += 1;
+        let key = random(RECORDS);
+        for (node, link, is_new) in [(new, 0, true), (old, 1, false)] {
+            match put(node, &mut links[link], key, generation) {
+                Some(200) => {
+                    if is_new {
+                        taken_by_new.insert(key, generation);
+                    }
+                    continue 'next;
+                }
+                Some(status) => assert_eq!(status, 404, "a node takes a record or is not responsible"),
+                None => {}
+            }
+        }
+    }
+    taken_by_new
+}
+
+/// Puts one value; nothing if the node is away.
+fn put(node: &NodeInstance, link: &mut Option<TcpStream>, key: u64, generation: u32) -> Option<i32> {
+    if link.is_none() {
+        *link = TcpStream::connect(node.legacy).ok();
+        link.as_ref()?.set_read_timeout(Some(PATIENCE)).ok()?;
+    }
+    let mut bytes = Vec::new();
+    let (hex, value) = (Key(key).hex16(), value(key, generation));
+    Request::Put { channel: CHANNEL.as_bytes(), key: &hex, value: &value }.encode(&mut bytes);
+    let mut status = [0; 4];
+    let stream = link.as_mut()?;
+    match stream.write_all(&bytes).and_then(|()| stream.read_exact(&mut status)) {
+        Ok(()) => Some(i32::from_le_bytes(status)),
+        Err(_) => {
+            *link = None;
+            None
+        }
+    }
+}
+
+#[test]
+fn the_sending_node_is_killed_under_load() {
+    let (old, new) = two_nodes();
+    let new_process = new.start();
+    let old_process = old.start();
+    let over = AtomicBool::new(false);
+    let (taken, old_process) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_on(&old, &new, &over));
+        let tool = old.spawn("dhtredist", &TOOL);
+        await_part(&new);
+        old_process.kill();
+        // The tool may wait for the node or give up; whichever, it has kept its plan.
+        let old_process = old.start();
+        assert_eq!(Legacy::to(&old).range(), (0, u64::MAX / 2), "the new range was in the configuration first");
+        if random(2) == 0 {
+            tool.kill();
+        } else {
+            let _ = tool.ended();
+        }
+        finish(&old);
+        over.store(true, Ordering::Relaxed);
+        (writer.join().unwrap(), old_process)
+    });
+    let found = check_places(&old, &new);
+    assert!(!taken.is_empty());
+    for (key, stored) in &found {
+        let (stored, taken) = (generation(*key, stored), taken.get(key).copied().unwrap_or(0));
+        assert!(stored >= taken, "key {key} has value {stored}, though the new node had taken {taken}");
+    }
+    assert_eq!((old_process.stop(), new_process.stop()), (Some(0), Some(0)));
+    // And so it is after a restart of both.
+    let (old_process, new_process) = (old.start(), new.start());
+    assert!(check_places(&old, &new) == found);
+    drop((old_process, new_process));
+}
+
+#[test]
+fn all_is_killed_at_once() {
+    let (old, new) = two_nodes();
+    for _ in 0..2 {
+        let (old_process, new_process) = (old.start(), new.start());
+        let tool = old.spawn("dhtredist", &TOOL);
+        await_part(&new);
+        old_process.kill();
+        new_process.kill();
+        tool.kill();
+        assert_eq!(read_dump(&old.path("data/c.tcm")).len() as u64, RECORDS);
+    }
+    let (old_process, new_process) = (old.start(), new.start());
+    finish(&old);
+    let found = check_places(&old, &new);
+    assert!(found == records(0..RECORDS, 0), "every record of the last complete dump, once");
+    assert_eq!((old_process.stop(), new_process.stop()), (Some(0), Some(0)));
+    assert_eq!(read_dump(&old.path("data/c.tcm")).len() as u64, RECORDS / 2);
+    assert_eq!(read_dump(&new.path("data/c.tcm")).len() as u64, RECORDS / 2);
+}
+
+#[test]
+fn the_receiving_node_is_killed_before_it_has_dumped() {
+    let (old, new) = two_nodes();
+    let (old_process, new_process) = (old.start(), new.start());
+    let tool = old.spawn("dhtredist", &TOOL);
+    await_part(&new);
+    new_process.kill();
+    let new_process = new.start();
+    assert!(matches!(tool.ended(), Some(0 | 1)));
+    finish(&old);
+    // What the new node had taken and not dumped is gone with it, as after any crash. The dump of the old node, which
+    // has not dumped since, has it still: started from that, it sends everything again.
+    old_process.kill();
+    let old_process = old.start();
+    resend(&old, &new);
+    assert!(check_places(&old, &new) == records(0..RECORDS, 0));
+    drop((old_process, new_process));
+}
+
+/// Asks for the redistribution that both nodes have in their configurations already.
+fn resend(old: &NodeInstance, new: &NodeInstance) {
+    let mut client = Legacy::to(old);
+    let (min, max) = (u64::MAX / 2 + 1, u64::MAX);
+    let mut bytes = 33i32.to_le_bytes().to_vec();
+    bytes.extend(0u64.to_le_bytes());
+    bytes.extend((u64::MAX / 2).to_le_bytes());
+    let address = new.legacy.ip().to_string();
+    bytes.extend((address.len() as u64).to_le_bytes());
+    bytes.extend(address.as_bytes());
+    bytes.extend(new.legacy.port().to_le_bytes());
+    bytes.extend(min.to_le_bytes());
+    bytes.extend(max.to_le_bytes());
+    bytes.extend(0u64.to_le_bytes());
+    client.connection.send(&bytes);
+    assert_eq!(client.status(), overstory_swarm::legacy::Status::Ok);
+}
