@@ -50,13 +50,16 @@ struct Cost {
 pub(crate) fn run(setting: &Setting, options: &Options) -> Result<Vec<Figure>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keys: Vec<u64> = (0..options.records).map(scatter).collect();
+    // Asked for in another order than stored: who stores records as they come would find each next to the last one.
+    let mut order = keys.clone();
+    order.sort_unstable_by_key(|key| scatter(*key));
     let mut figures = Vec::new();
     for size in SIZES {
         let value = text(size);
         let (mut ours, mut peers) = (Vec::new(), Vec::new());
         for _ in 0..setting.runs {
-            ours.push(runtime.block_on(measure_node(setting, options, &keys, &value))?);
-            peers.push(measure_redis(options, &keys, &value)?);
+            ours.push(runtime.block_on(measure_node(setting, options, (&keys, &order), &value))?);
+            peers.push(measure_redis(options, (&keys, &order), &value)?);
         }
         compare(&mut figures, size, &ours, &peers);
     }
@@ -100,7 +103,12 @@ fn gets(run: &Run) -> &[Cost] {
     &run.gets
 }
 
-async fn measure_node(setting: &Setting, options: &Options, keys: &[u64], value: &[u8]) -> Result<Run> {
+async fn measure_node(
+    setting: &Setting,
+    options: &Options,
+    (keys, order): (&[u64], &[u64]),
+    value: &[u8],
+) -> Result<Run> {
     let home = tempfile::tempdir()?;
     let node = Node::start(&setting.executable, home.path(), 0)?;
     let mut client = connect(&node).await?;
@@ -109,7 +117,7 @@ async fn measure_node(setting: &Setting, options: &Options, keys: &[u64], value:
     let memory = process::pss(node.pid())?.saturating_sub(before) as f64 / keys.len() as f64;
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     for in_flight in IN_FLIGHT {
-        let keys = part(keys, in_flight, options);
+        let keys = part(order, in_flight, options);
         let meter = Meter::start(node.pid())?;
         put_all(&mut client, keys, value, in_flight).await?;
         puts.push(meter.cost(keys.len())?);
@@ -120,7 +128,7 @@ async fn measure_node(setting: &Setting, options: &Options, keys: &[u64], value:
     Ok(Run { puts, gets, memory })
 }
 
-fn measure_redis(options: &Options, keys: &[u64], value: &[u8]) -> Result<Run> {
+fn measure_redis(options: &Options, (keys, order): (&[u64], &[u64]), value: &[u8]) -> Result<Run> {
     let redis = Redis::start()?;
     let mut client = redis.connect()?;
     let before = process::pss(redis.pid())?;
@@ -128,7 +136,7 @@ fn measure_redis(options: &Options, keys: &[u64], value: &[u8]) -> Result<Run> {
     let memory = process::pss(redis.pid())?.saturating_sub(before) as f64 / keys.len() as f64;
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     for in_flight in IN_FLIGHT {
-        let keys = part(keys, in_flight, options);
+        let keys = part(order, in_flight, options);
         let meter = Meter::start(redis.pid())?;
         client.set(keys, value, in_flight)?;
         puts.push(meter.cost(keys.len())?);
