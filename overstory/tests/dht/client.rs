@@ -160,6 +160,22 @@ impl Legacy {
         names
     }
 
+    /// Gives the node a range, and records that are not in it to these others.
+    pub(crate) fn redistribute(&mut self, (min, max): (u64, u64), to: &[(SocketAddrV4, u64, u64)]) -> Status {
+        let mut bytes = 33i32.to_le_bytes().to_vec();
+        bytes.extend([min.to_le_bytes(), max.to_le_bytes()].concat());
+        for (node, min, max) in to {
+            let address = node.ip().to_string();
+            bytes.extend((address.len() as u64).to_le_bytes());
+            bytes.extend(address.as_bytes());
+            bytes.extend(node.port().to_le_bytes());
+            bytes.extend([min.to_le_bytes(), max.to_le_bytes()].concat());
+        }
+        bytes.extend([0; 8]);
+        self.connection.send(&bytes);
+        self.status()
+    }
+
     pub(crate) fn range(&mut self) -> (u64, u64) {
         assert_eq!(self.ask(&LegacyRequest::GetResponsibleRange), Status::Ok);
         (self.connection.number(), self.connection.number())

@@ -50,7 +50,7 @@ fn killed_anywhere_in_the_last_dump_nothing_of_a_complete_dump_is_lost() {
     assert_eq!(process.stop(), Some(0));
     let mut oldest = vec![0; usize::try_from(CHANNELS).unwrap()];
     let mut cut_off = 0;
-    for round in 1..=12 {
+    for round in 1..=25 {
         let mut process = node.start();
         put_everywhere(&node, round);
         process.signal("-TERM");
@@ -161,4 +161,30 @@ fn killed_while_it_loads_the_files_are_as_they_were() {
     process.kill();
     let after = std::fs::read(node.path("data/large.tcm")).unwrap();
     assert_eq!(before.len(), after.len());
+}
+
+#[test]
+fn a_channel_that_is_removed_while_it_is_dumped_does_not_come_back() {
+    let node = instance();
+    for round in 0..8 {
+        let channel = format!("goes-{round}");
+        node.set("Dump", "period_s", "0");
+        let process = node.start();
+        put_all(&node, &channel, &records(0..10_000, round));
+        put_all(&node, "stays", &records(0..10, round));
+        assert_eq!(process.stop(), Some(0));
+        node.set("Dump", "period_s", "1");
+        let process = node.start();
+        await_dump(&node, &channel, || false);
+        some_microseconds(5000);
+        let remove = overstory_swarm::legacy::dht::Request::RemoveChannel { channel: channel.as_bytes() };
+        assert_eq!(Legacy::to(&node).ask(&remove), overstory_swarm::legacy::Status::Ok);
+        some_microseconds(5000);
+        process.kill();
+        assert!(!node.path(&format!("data/{channel}.tcm")).exists());
+        let process = node.start();
+        assert_eq!(Legacy::to(&node).channels(), ["stays"]);
+        process.kill();
+        unfinished(&node).iter().for_each(|file| std::fs::remove_file(node.path("data").join(file)).unwrap());
+    }
 }

@@ -13,7 +13,7 @@ use overstory_swarm::neo::frame::{self, Kind};
 use overstory_testkit::node::{NodeInstance, NodeProcess, ZERO_KEY, until};
 
 use super::client::{Connection, Legacy, Neo, now};
-use super::rig::{instance, put_all, random, read_dump, records, value};
+use super::rig::{instance, logged, put_all, random, read_dump, records, value};
 
 /// Lengths that no honest client sends.
 const LENGTHS: [u64; 4] = [1 << 63, u64::MAX, (1 << 63) + 8, 65 << 20];
@@ -353,8 +353,8 @@ fn who_cannot_prove_a_name_is_rejected() {
         let mut client = Neo::greet(&node);
         assert!(!client.authenticate(timestamp, name, key), "{name} at {timestamp}");
         assert_eq!(client.connection.until_closed(), b"");
-        let said = format!("Authentication failure for client '{reason}");
-        assert!(node.log().lines().any(|line| line.contains(" Warn ") && line.contains(&said)), "{}", node.log());
+        let said = logged(&node, "Authentication failure", &format!(" for client '{reason}"));
+        assert!(said.contains(" Warn "), "{said}");
     }
     for timestamp in [now() - 29 * 60, now() + 29 * 60] {
         assert!(Neo::greet(&node).authenticate(timestamp, "test", ZERO_KEY));
@@ -484,13 +484,37 @@ fn clients_that_never_read_take_bounded_memory_and_are_dropped() {
         witness.memory_is_bounded(&process, 64);
         node.metric("overstory_node_dropped_connections_total") == Some(30.0)
     });
-    assert!(node.log().contains(" Warn [dhtnode.connection] - client dropped because it does not read"));
+    logged(&node, " Warn [dhtnode.connection]", "client dropped because it does not read");
     for connection in &mut deaf {
         // What the kernel had is there, and then it is over.
         let mut buffer = vec![0; 1 << 16];
         while !matches!(connection.stream.read(&mut buffer), Ok(0) | Err(_)) {}
     }
     witness.is_served();
+    assert_eq!(process.stop(), Some(0));
+}
+
+#[test]
+fn requests_that_are_never_complete_take_no_more_than_all_may() {
+    let node = instance();
+    let process = node.start();
+    let mut witness = Witness::of(&node, &process);
+    let part = [&22i32.to_le_bytes()[..], &(10u64 << 20).to_le_bytes(), &vec![b'a'; 9 << 20]].concat();
+    let connections: Vec<Connection> = (0..70)
+        .map(|_| {
+            let mut connection = Connection::to(node.legacy);
+            connection.try_send(&part);
+            witness.is_served();
+            connection
+        })
+        .collect();
+    witness.memory_is_bounded(&process, 600);
+    logged(&node, " Warn [dhtnode.connection]", "client dropped because the buffers of all are full");
+    drop(connections);
+    until("their memory is given back", || {
+        witness.is_served();
+        process.pss_kib() < witness.before + 64 * 1024
+    });
     assert_eq!(process.stop(), Some(0));
 }
 

@@ -7,7 +7,7 @@ use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{ZERO_KEY, until};
 
 use super::client::{Legacy, Neo, now};
-use super::rig::{get_all, instance, put_all, read_dump, records};
+use super::rig::{get_all, instance, logged, put_all, read_dump, records};
 
 #[test]
 fn arguments_and_configuration_end_with_the_published_codes() {
@@ -52,7 +52,7 @@ fn arguments_and_configuration_end_with_the_published_codes() {
     assert!(output.unwrap().status.success());
     let process = node.spawn("dhtnode", &["-c", "etc/unknown.ini", "--loose-config-parsing"]);
     until("it serves", || node.is_ready());
-    assert!(node.log().lines().any(|line| line.contains(" Warn ") && line.contains("butch_size")));
+    logged(&node, " Warn ", "butch_size");
     assert_eq!(process.stop(), Some(0));
 }
 

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use overstory_swarm::key::Key;
+use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dht::Request;
 use overstory_testkit::node::{NodeInstance, PATIENCE, until};
 
@@ -66,19 +67,17 @@ fn finish(old: &NodeInstance) {
 
 /// A client that puts new values without end, first to the new node and, if that refuses, to the old one; what was
 /// taken, and by whom.
-fn write_on(old: &NodeInstance, new: &NodeInstance, over: &AtomicBool) -> BTreeMap<u64, u32> {
-    let mut taken_by_new = BTreeMap::new();
+fn write_on(old: &NodeInstance, new: &NodeInstance, over: &AtomicBool) -> [BTreeMap<u64, u32>; 2] {
+    let mut taken = [BTreeMap::new(), BTreeMap::new()];
     let mut links: [Option<TcpStream>; 2] = [None, None];
     let mut generation = 0;
     'next: while !over.load(Ordering::Relaxed) {
         generation += 1;
         let key = random(RECORDS);
-        for (node, link, is_new) in [(new, 0, true), (old, 1, false)] {
-            match put(node, &mut links[link], key, generation) {
+        for (index, node) in [new, old].into_iter().enumerate() {
+            match put(node, &mut links[index], key, generation) {
                 Some(200) => {
-                    if is_new {
-                        taken_by_new.insert(key, generation);
-                    }
+                    taken[index].insert(key, generation);
                     continue 'next;
                 }
                 Some(status) => assert_eq!(status, 404, "a node takes a record or is not responsible"),
@@ -86,7 +85,7 @@ fn write_on(old: &NodeInstance, new: &NodeInstance, over: &AtomicBool) -> BTreeM
             }
         }
     }
-    taken_by_new
+    taken
 }
 
 /// Puts one value; nothing if the node is away.
@@ -115,7 +114,7 @@ fn the_sending_node_is_killed_under_load() {
     let new_process = new.start();
     let old_process = old.start();
     let over = AtomicBool::new(false);
-    let (taken, old_process) = std::thread::scope(|scope| {
+    let ([taken, _], old_process) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_on(&old, &new, &over));
         let tool = old.spawn("dhtredist", &TOOL);
         await_part(&new);
@@ -180,25 +179,94 @@ fn the_receiving_node_is_killed_before_it_has_dumped() {
     // has not dumped since, has it still: started from that, it sends everything again.
     old_process.kill();
     let old_process = old.start();
-    resend(&old, &new);
+    let to_new = (new.legacy, u64::MAX / 2 + 1, u64::MAX);
+    assert_eq!(Legacy::to(&old).redistribute((0, u64::MAX / 2), &[to_new]), Status::Ok);
     assert!(check_places(&old, &new) == records(0..RECORDS, 0));
     drop((old_process, new_process));
 }
 
-/// Asks for the redistribution that both nodes have in their configurations already.
-fn resend(old: &NodeInstance, new: &NodeInstance) {
-    let mut client = Legacy::to(old);
-    let (min, max) = (u64::MAX / 2 + 1, u64::MAX);
+#[test]
+fn both_are_stopped_in_the_middle_and_nothing_acknowledged_is_lost() {
+    let (old, new) = two_nodes();
+    let (mut newest, mut moved) = (BTreeMap::new(), false);
+    for _ in 0..4 {
+        let (old_process, new_process) = (old.start(), new.start());
+        let over = AtomicBool::new(false);
+        let taken = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write_on(&old, &new, &over));
+            let mut tool = old.spawn("dhtredist", &TOOL);
+            if moved {
+                some_microseconds(100_000);
+            } else {
+                await_part(&new);
+                moved = true;
+            }
+            // The old one first: it may be waiting for the new one to answer.
+            old_process.signal("-TERM");
+            assert_eq!(old_process.ended(), Some(0));
+            assert_eq!(new_process.stop(), Some(0));
+            over.store(true, Ordering::Relaxed);
+            assert!(tool.is_running() || tool.ended() != None);
+            writer.join().unwrap()
+        });
+        // Generations of a later round begin anew; what matters is what each key had at the end of this one.
+        for (key, generation) in taken.into_iter().flatten() {
+            newest.entry(key).and_modify(|known: &mut u32| *known = generation.max(*known)).or_insert(generation);
+        }
+        let dumps = [read_dump(&old.path("data/c.tcm")), read_dump(&new.path("data/c.tcm"))];
+        for (key, wanted) in std::mem::take(&mut newest) {
+            let found = dumps.iter().filter_map(|dump| dump.get(&key)).map(|stored| generation(key, stored)).max();
+            assert!(found.is_some_and(|found| found >= wanted), "key {key}: {wanted} was taken, {found:?} was saved");
+        }
+    }
+    let (old_process, new_process) = (old.start(), new.start());
+    finish(&old);
+    check_places(&old, &new);
+    drop((old_process, new_process));
+}
+
+#[test]
+fn a_node_that_is_killed_while_its_range_changes_has_one_or_the_other() {
+    let node = instance();
+    let ranges = [(0, u64::MAX), (0, u64::MAX / 2), (u64::MAX / 2, u64::MAX), (7, 1 << 60)];
+    for round in 0..15 {
+        let process = node.start();
+        let over = AtomicBool::new(false);
+        let (told, last) = std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let (mut told, mut asked) = (None, 0);
+                while !over.load(Ordering::Relaxed) {
+                    asked += 1;
+                    match change(&node, ranges[asked % ranges.len()]) {
+                        Some(200) => told = Some(asked),
+                        Some(status) => panic!("status {status}"),
+                        None => break,
+                    }
+                }
+                (told, asked)
+            });
+            some_microseconds(20_000 + round);
+            process.kill();
+            over.store(true, Ordering::Relaxed);
+            client.join().unwrap()
+        });
+        let process = node.start();
+        let found = Legacy::to(&node).range();
+        // What was acknowledged last, or what was asked for then.
+        let possible = [told, Some(last)].into_iter().flatten().map(|asked| ranges[asked % ranges.len()]);
+        assert!(told.is_none() || possible.into_iter().any(|range| range == found), "{told:?} {last}: {found:x?}");
+        let text = node.text("etc/config.ini");
+        assert!(text.contains("[Options_Memory]") && text.contains("interval = 1"), "{text}");
+        process.kill();
+    }
+}
+
+/// Asks for a change of the range; the status, or nothing if the node is gone.
+fn change(node: &NodeInstance, (min, max): (u64, u64)) -> Option<i32> {
+    let mut stream = TcpStream::connect(node.legacy).ok()?;
     let mut bytes = 33i32.to_le_bytes().to_vec();
-    bytes.extend(0u64.to_le_bytes());
-    bytes.extend((u64::MAX / 2).to_le_bytes());
-    let address = new.legacy.ip().to_string();
-    bytes.extend((address.len() as u64).to_le_bytes());
-    bytes.extend(address.as_bytes());
-    bytes.extend(new.legacy.port().to_le_bytes());
-    bytes.extend(min.to_le_bytes());
-    bytes.extend(max.to_le_bytes());
-    bytes.extend(0u64.to_le_bytes());
-    client.connection.send(&bytes);
-    assert_eq!(client.status(), overstory_swarm::legacy::Status::Ok);
+    bytes.extend([min.to_le_bytes(), max.to_le_bytes(), [0; 8]].concat());
+    let mut status = [0; 4];
+    stream.write_all(&bytes).and_then(|()| stream.read_exact(&mut status)).ok()?;
+    Some(i32::from_le_bytes(status))
 }
