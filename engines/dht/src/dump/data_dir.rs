@@ -21,6 +21,9 @@ pub struct DataDir {
     path: Arc<Path>,
     /// The channels that are being dumped, and whether they were removed since.
     in_flight: Arc<Mutex<HashMap<String, bool>>>,
+    /// Held by the dump that writes. One that was given up may still bring a file to the disk, and must not put it in
+    /// the place of a newer one.
+    writing: Arc<Mutex<()>>,
     pub(super) seam: Arc<dyn Seam>,
 }
 
@@ -70,7 +73,7 @@ impl DataDir {
     /// One of them cannot be made.
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path.join(DELETED))?;
-        Ok(Self { path: path.into(), in_flight: Arc::default(), seam: Arc::new(NoSeam) })
+        Ok(Self { path: path.into(), in_flight: Arc::default(), writing: Arc::default(), seam: Arc::new(NoSeam) })
     }
 
     /// The same directory with a seam.
@@ -132,6 +135,11 @@ impl DataDir {
             let _detached = std::thread::Builder::new().name("dir-sync".into()).spawn(sync);
         }
         Ok(any)
+    }
+
+    /// Waits until no other dump writes.
+    pub(super) fn write_alone(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin(&self, channel: &str) {

@@ -351,3 +351,54 @@ fn a_file_can_be_written_record_by_record() {
     drop(file);
     assert_eq!(files(place.path()), ["c.tcm", "c.tcm.backup"]);
 }
+
+/// Holds the first dump up where it brings its file to the disk.
+#[derive(Debug)]
+struct Slow {
+    first: AtomicBool,
+    reached: std::sync::mpsc::SyncSender<FileStep>,
+    go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Seam for Slow {
+    fn before(&self, step: FileStep) -> std::io::Result<()> {
+        if matches!(step, FileStep::Create | FileStep::Sync) {
+            self.reached.send(step).unwrap();
+        }
+        if step == FileStep::Sync && self.first.swap(false, Ordering::SeqCst) {
+            self.go_on.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    }
+}
+
+/// A node that is stopped during a periodic dump gives that up and dumps again. The old dump's file was complete and on
+/// its way to the disk; when the disk was slow it took the place of the newer one, and what was put in between was lost
+/// by an orderly stop. Now the second dump waits until the first has let go.
+#[test]
+fn a_dump_that_was_given_up_never_replaces_a_newer_one() {
+    use std::sync::mpsc::sync_channel;
+    let place = tempfile::tempdir().unwrap();
+    let ((reached, steps), (release, go_on)) = (sync_channel(16), sync_channel(1));
+    let seam = Slow { first: AtomicBool::new(true), reached, go_on: std::sync::Mutex::new(go_on) };
+    let dir = DataDir::open(place.path()).unwrap().with_seam(Arc::new(seam));
+    let mut store = store_of(&[("c", 10, 5)]);
+    let mut given_up = Dumper::start(store.channel_names(), &dir, BUFFERED, Arc::new(|| ()));
+    while given_up.step(&store) == Step::Again {}
+    assert_eq!((steps.recv().unwrap(), steps.recv().unwrap()), (FileStep::Create, FileStep::Sync));
+    drop(given_up);
+    store.put("c", Key(3), b"newer").unwrap();
+    let (begun, _steps) = std::thread::scope(|scope| {
+        let releasing = scope.spawn(move || {
+            // Time for the second to begin, which it must not use.
+            let begun = steps.recv_timeout(Duration::from_millis(100));
+            release.send(()).unwrap();
+            (begun, steps)
+        });
+        assert!(dump_all(&store, &dir, BUFFERED).is_ok());
+        releasing.join().unwrap()
+    });
+    assert!(begun.is_err(), "two dumps wrote at the same time");
+    assert_eq!(content(&loaded(place.path())), content(&store));
+    assert_eq!(files(place.path()), ["c.tcm", "c.tcm.backup"]);
+}

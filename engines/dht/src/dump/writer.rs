@@ -34,8 +34,9 @@ pub(super) enum Told {
 /// Called when something was told.
 pub(super) type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// Runs until the node's thread hangs up.
+/// Runs until the node's thread hangs up; begins when a dump that was given up before has ended.
 pub(super) fn run(dir: &DataDir, options: DumpOptions, jobs: &Receiver<Job>, told: &SyncSender<Told>, notify: &Notify) {
+    let _alone = dir.write_alone();
     let mut current: Option<Current> = None;
     while let Ok(job) = jobs.recv() {
         let tell = match job {
