@@ -34,6 +34,7 @@ use registry::Registry;
 
 mod accept;
 mod buffers;
+mod complaints;
 mod connection;
 mod legacy;
 mod listen;

@@ -166,7 +166,7 @@ fn killed_while_it_loads_the_files_are_as_they_were() {
 #[test]
 fn a_channel_that_is_removed_while_it_is_dumped_does_not_come_back() {
     let node = instance();
-    for round in 0..8 {
+    for round in 0..4 {
         let channel = format!("goes-{round}");
         node.set("Dump", "period_s", "0");
         let process = node.start();

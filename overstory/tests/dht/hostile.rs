@@ -439,6 +439,22 @@ fn random_bytes_on_both_ports_change_nothing() {
 }
 
 #[test]
+fn a_flood_of_refusals_does_not_fill_the_log() {
+    let node = instance();
+    let process = node.start();
+    let mut witness = Witness::of(&node, &process);
+    for round in 0..4000 {
+        let mut connection = Connection::to(if round % 2 == 0 { node.legacy } else { node.neo });
+        connection.try_send(&[0xff; 20]);
+        connection.until_closed();
+    }
+    witness.is_served();
+    logged(&node, " Warn [dhtnode.connection]", "too many clients refused or at fault to log each");
+    assert!(node.log().len() < 200_000, "{} bytes", node.log().len());
+    assert_eq!(process.stop(), Some(0));
+}
+
+#[test]
 fn clients_that_never_read_take_bounded_memory_and_are_dropped() {
     let node = instance();
     node.set("Server", "unsent_timeout_s", "1");

@@ -54,7 +54,7 @@ async fn accept<E: Engine>(
                 full = false;
                 if let Some(place) = node.registry.admit(address, protocol) {
                     begin(stream, place, protocol, node);
-                } else {
+                } else if node.registry.may_complain() {
                     debug!(target: "node.connection", client = %address, "connection refused because of the limit");
                 }
             }

@@ -118,7 +118,9 @@ impl<S: Session> Connection<S> {
         match over {
             Ok(poll) => poll,
             Err(error) => {
-                debug!(target: "node.connection", client = %self.place.member.address, %error, "connection lost");
+                if self.place.registry.may_complain() {
+                    debug!(target: "node.connection", client = %self.place.member.address, %error, "connection lost");
+                }
                 Poll::Ready(())
             }
         }
@@ -247,7 +249,9 @@ impl<S: Session> Connection<S> {
     }
 
     fn close(&mut self, closed: &Closed) {
-        if let Closed::Violation(reason) = closed {
+        if let Closed::Violation(reason) = closed
+            && self.place.registry.may_complain()
+        {
             let client = self.place.member.address;
             info!(target: "node.connection", %client, reason, "connection closed because of a protocol error");
         }

@@ -103,7 +103,9 @@ impl<E: Engine> NeoSession<E> {
             (verdict, _) => {
                 let reason = verdict.err().map_or_else(String::new, |reason| reason.to_string());
                 let name = auth::printable(name);
-                warn!(target: "node.connection", "Authentication failure for client '{name}': {reason}");
+                if self.node.registry.may_complain() {
+                    warn!(target: "node.connection", "Authentication failure for client '{name}': {reason}");
+                }
                 Err(Closed::Refused)
             }
         }

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::Limits;
 use super::buffers::Buffers;
+use super::complaints::Complaints;
 use crate::stats::{NodeStats, add};
 use crate::wake::Board;
 
@@ -91,6 +92,7 @@ impl Member {
 pub(super) struct Registry {
     pub(super) limits: Limits,
     pub(super) buffers: Buffers,
+    complaints: Complaints,
     pub(super) stats: Rc<NodeStats>,
     /// The node ends: connections finish what they are answering.
     pub(super) draining: Cell<bool>,
@@ -108,6 +110,7 @@ impl Registry {
         Self {
             limits,
             buffers: Buffers::default(),
+            complaints: Complaints::new(Instant::now()),
             draining: Cell::new(false),
             members: RefCell::default(),
             strangers: RefCell::default(),
@@ -182,6 +185,7 @@ impl Registry {
             Cut::Credentials => {
                 info!(target: "node.connection", %client, name, "client dropped because its credentials are gone");
             }
+            Cut::Unauthenticated | Cut::Displaced | Cut::Lingering | Cut::Shutdown if !self.may_complain() => {}
             Cut::Unauthenticated | Cut::Displaced | Cut::Lingering | Cut::Shutdown => {
                 debug!(target: "node.connection", %client, name, reason = ?cut, "connection dropped");
             }
@@ -211,6 +215,11 @@ impl Registry {
         }
     }
 
+    /// Whether one more line about a client that was refused or did something wrong may be logged.
+    pub(super) fn may_complain(&self) -> bool {
+        self.complaints.may_be_said(Instant::now())
+    }
+
     /// Looks after time: who did not authenticate, does not read, or may not be here any more.
     pub(super) fn sweep(&self, credentials: &Credentials) {
         let now = Instant::now();
@@ -232,6 +241,10 @@ impl Registry {
             } else if !member.known_to(credentials) {
                 self.cut(&member, Cut::Credentials);
             }
+        }
+        let lines = self.complaints.take_unsaid();
+        if lines > 0 {
+            warn!(target: "node.connection", lines, "too many clients refused or at fault to log each");
         }
         let mut strangers = self.strangers.borrow_mut();
         while strangers.front().is_some_and(|member| !member.stranger() || !member.counted.get()) {
