@@ -49,6 +49,10 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACK_BATCH: usize = 16;
 /// The time it gets.
 const ACK_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks whether what was given back is in the queue again.
+const RETURN_PAUSE: Duration = Duration::from_millis(20);
+/// Longest wait for that.
+const RETURN_DEADLINE: Duration = Duration::from_secs(2);
 /// So many times is looked whether all are gone before it is given up.
 const REMOVE_ROUNDS: usize = 20;
 /// So many are published at once when they are sent again.
@@ -321,6 +325,8 @@ struct Browser {
     stream: lapin::Consumer,
     /// Messages that were there at the beginning and were not delivered yet.
     left: usize,
+    /// Messages that were there at the beginning and were not removed.
+    kept: usize,
     /// All up to this tag are removed; tags count from 1.
     removed_up_to: u64,
 }
@@ -330,9 +336,7 @@ impl Browser {
         let connection = link::connect(config, "overstory dead").await?;
         link::declare(&connection, &Topology::new(&config.queues)).await?;
         let channel = link::open_channel(&connection).await?;
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let looking = channel.queue_declare(ShortString::from(ENGINE_DEAD), passive, FieldTable::default());
-        let left = link::reply("look at the dead letters", looking).await?.message_count() as usize;
+        let left = waiting(&channel).await?;
         link::reply("set the prefetch", channel.basic_qos(0, BasicQosOptions::default())).await?;
         let consuming = channel.basic_consume(
             ShortString::from(ENGINE_DEAD),
@@ -341,7 +345,7 @@ impl Browser {
             FieldTable::default(),
         );
         let stream = link::reply("read the dead letters", consuming).await?;
-        Ok(Self { connection, channel, stream, left, removed_up_to: 0 })
+        Ok(Self { connection, channel, stream, left, kept: left, removed_up_to: 0 })
     }
 
     async fn next(&mut self) -> Result<Option<(u64, DeadLetter)>, AmqpError> {
@@ -385,6 +389,7 @@ impl Browser {
 
     /// Removes the messages with `tags`, in rising order: those at the head of the queue at once, others in batches.
     async fn acknowledge(&mut self, tags: &[u64]) -> Result<(), AmqpError> {
+        self.kept = self.kept.saturating_sub(tags.len());
         let what = "remove a dead letter";
         let head = tags.iter().zip(self.removed_up_to + 1..).take_while(|(tag, next)| **tag == *next).count();
         if let Some(last) = head.checked_sub(1).and_then(|last| tags.get(last)) {
@@ -400,11 +405,30 @@ impl Browser {
         Ok(())
     }
 
+    /// Gives back what was not removed and waits until it is in the queue again: the broker answers the closing of the
+    /// channel before that, and who looks next would find nothing.
     async fn close(self) {
-        // The channel first: the broker has then given everything back before the connection is gone.
         let _ = link::reply("close a channel", self.channel.close(200, "read".into())).await;
+        if self.kept > 0
+            && let Ok(channel) = link::open_channel(&self.connection).await
+        {
+            let back = async {
+                while waiting(&channel).await.is_ok_and(|waiting| waiting < self.kept) {
+                    tokio::time::sleep(RETURN_PAUSE).await;
+                }
+            };
+            // Somebody else may have taken some of them by now.
+            let _ = tokio::time::timeout(RETURN_DEADLINE, back).await;
+        }
         link::close(self.connection).await;
     }
+}
+
+/// How many dead letters lie in the queue and are with nobody.
+async fn waiting(channel: &Channel) -> Result<usize, AmqpError> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let looking = channel.queue_declare(ShortString::from(ENGINE_DEAD), passive, FieldTable::default());
+    Ok(link::reply("look at the dead letters", looking).await?.message_count() as usize)
 }
 
 #[cfg(test)]

@@ -47,18 +47,25 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<&str> =
         programs.iter().filter_map(|text| text.to_str()).filter(|text| !text.starts_with('-')).collect();
-    if programs.iter().any(|text| text == "--list") {
+    let given = |flag: &str| programs.iter().any(|text| text == flag);
+    // None is ignored: a runner that asks for those must not be told all of them.
+    if given("--list") && given("--ignored") {
+        return ExitCode::SUCCESS;
+    }
+    if given("--list") {
         TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let mut failed = 0;
-    for (name, test) in TESTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w))) {
+    let is_meant = |name: &str, w: &str| if given("--exact") { name == w } else { name.contains(w) };
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in TESTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| is_meant(name, w))) {
         let begin = Instant::now();
         let outcome = if catch_unwind(test).is_ok() { "ok" } else { "FAILED" };
         failed += u32::from(outcome != "ok");
+        passed += u32::from(outcome == "ok");
         println!("test {name} ... {outcome} ({:.2} s)", begin.elapsed().as_secs_f64());
     }
-    println!("{failed} failed");
+    println!("test result: {}. {passed} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" });
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
