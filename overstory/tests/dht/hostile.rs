@@ -1,6 +1,8 @@
 //! Clients that mean no good, on both ports: each is refused with its status, memory is bounded, others are served.
 
+use std::fs;
 use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use overstory_swarm::auth::{ClientKey, code};
@@ -24,11 +26,21 @@ struct Witness {
     neo: Neo,
     asked: u64,
     before: u64,
+    log: PathBuf,
+}
+
+impl Drop for Witness {
+    /// No request has made anything panic, which would be logged.
+    fn drop(&mut self) {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        assert!(std::thread::panicking() || !log.contains(" Fatal "), "{log}");
+    }
 }
 
 impl Witness {
     fn of(node: &NodeInstance, process: &NodeProcess) -> Self {
-        let mut witness = Self { legacy: Legacy::to(node), neo: Neo::to(node), asked: 0, before: 0 };
+        let mut witness =
+            Self { legacy: Legacy::to(node), neo: Neo::to(node), asked: 0, before: 0, log: node.path("log/root.log") };
         witness.is_served();
         witness.before = process.pss_kib();
         witness

@@ -206,7 +206,7 @@ fn both_are_stopped_in_the_middle_and_nothing_acknowledged_is_lost() {
             assert_eq!(old_process.ended(), Some(0));
             assert_eq!(new_process.stop(), Some(0));
             over.store(true, Ordering::Relaxed);
-            assert!(tool.is_running() || tool.ended() != None);
+            assert!(tool.is_running() || tool.ended().is_some());
             writer.join().unwrap()
         });
         // Generations of a later round begin anew; what matters is what each key had at the end of this one.
