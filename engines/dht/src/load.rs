@@ -22,7 +22,7 @@ use crate::dump::DataDir;
 use crate::dump::data_dir::{BACKUP_SUFFIX, DELETED, DUMPING_SUFFIX, SUFFIX};
 use crate::storage::Store;
 use crate::tcm::{Reader, Reason, TcmError};
-use reading::{Batch, Reading};
+use reading::{Batch, Reading, Wanted};
 
 /// The name under which the log shows this module.
 const TARGET: &str = "dhtnode.storage.DumpManager";
@@ -357,7 +357,9 @@ impl Load<'_> {
         };
         file.size = reader.size();
         self.store.create_channel(channel);
-        let mut reading = Reading::start(reader).map_err(LoadError::Thread)?;
+        let LoadOptions { range, allow_out_of_range, .. } = *self.options;
+        let wanted = Wanted { range, foreign: allow_out_of_range == OutOfRange::Load };
+        let mut reading = Reading::start(reader, wanted).map_err(LoadError::Thread)?;
         while let Some(batch) = reading.next_batch() {
             self.batch(&mut file, batch)?;
             if self.told.elapsed() >= Duration::from_secs(5) {
@@ -376,29 +378,22 @@ impl Load<'_> {
     }
 
     fn batch(&mut self, file: &mut FileReport, batch: &Batch) -> Result<(), LoadError> {
-        let range = self.options.range;
+        let LoadOptions { range, allow_out_of_range, .. } = *self.options;
         for &(reason, length) in &batch.rejected {
             file.rejected.count(reason, length);
         }
-        for (key, value) in batch.records() {
-            if range.contains(key) {
-                file.in_range += 1;
-            } else {
-                file.out_of_range += 1;
-                match self.options.allow_out_of_range {
-                    OutOfRange::Fatal => return Err(LoadError::OutOfRange { path: file.path.clone(), key, range }),
-                    OutOfRange::Ignore => {
-                        file.rejected.out_of_range += 1;
-                        continue;
-                    }
-                    OutOfRange::Load => {}
-                }
+        file.in_range += batch.in_range;
+        file.out_of_range += batch.out_of_range;
+        match (allow_out_of_range, batch.foreign) {
+            (OutOfRange::Fatal, Some(key)) => {
+                return Err(LoadError::OutOfRange { path: file.path.clone(), key, range });
             }
-            match self.store.put(&file.channel, key, value) {
-                Ok(()) => file.records += 1,
-                Err(_full) => file.rejected.no_memory += 1,
-            }
+            (OutOfRange::Ignore, Some(_)) => file.rejected.out_of_range += batch.out_of_range,
+            _ => {}
         }
+        let refused = self.store.put_many(&file.channel, &batch.entries, &batch.bytes);
+        file.rejected.no_memory += refused;
+        file.records += batch.entries.len() as u64 - refused;
         Ok(())
     }
 

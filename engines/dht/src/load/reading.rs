@@ -2,26 +2,44 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use overstory_swarm::key::Key;
+use overstory_swarm::key::{HashRange, Key};
 
+use crate::storage::Entry;
 use crate::tcm::{Item, Reader, Reason, TcmError};
 
-/// Bytes of values after which a batch is complete.
+/// Bytes of values after which a batch of records that are read one by one is complete.
 const BATCH_BYTES: usize = 512 * 1024;
-/// Records after which a batch is complete.
+/// Records after which it is.
 const BATCH_RECORDS: usize = 8192;
 /// Batches there are at most: one is filled, one is used, the others wait.
 const BATCHES: usize = 4;
 
+/// Which records are to be stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// Those with keys of this range.
+    pub(super) range: HashRange,
+    /// The others, too.
+    pub(super) foreign: bool,
+}
+
 /// Records of a dump, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    values: Vec<u8>,
-    /// Keys, and the lengths of their values.
-    keys: Vec<(Key, usize)>,
+    /// Holds the values.
+    pub(super) bytes: Vec<u8>,
+    /// The records that are to be stored.
+    pub(super) entries: Vec<Entry>,
+    /// Records with keys of the range.
+    pub(super) in_range: u64,
+    /// Others, whether they are to be stored or not.
+    pub(super) out_of_range: u64,
+    /// The first of the others.
+    pub(super) foreign: Option<Key>,
     /// What was passed over: why, and how many bytes.
     pub(super) rejected: Vec<(Reason, u64)>,
     /// How far the dump is read.
@@ -29,36 +47,58 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn records(&self) -> impl Iterator<Item = (Key, &[u8])> {
-        let mut rest = &*self.values;
-        self.keys.iter().map(move |&(key, length)| {
-            let (value, behind) = rest.split_at(length.min(rest.len()));
-            rest = behind;
-            (key, value)
-        })
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.rejected.clear();
+        (self.in_range, self.out_of_range, self.foreign) = (0, 0, None);
     }
 
-    fn clear(&mut self) {
-        self.values.clear();
-        self.keys.clear();
-        self.rejected.clear();
+    #[inline]
+    fn add(&mut self, wanted: Wanted, key: Key, value: Range<usize>) {
+        if wanted.range.contains(key) {
+            self.in_range += 1;
+        } else {
+            self.out_of_range += 1;
+            self.foreign = self.foreign.or(Some(key));
+            if !wanted.foreign {
+                return;
+            }
+        }
+        self.entries.push(Entry::new(key, value));
     }
 
     /// Reads until the batch is complete; whether the dump goes on.
-    fn fill(&mut self, reader: &mut Reader<File>) -> Result<bool, TcmError> {
+    fn fill(&mut self, reader: &mut Reader<File>, wanted: Wanted) -> Result<bool, TcmError> {
+        // What was read before an error is used; the error comes again where the next record is asked for.
+        let _again = reader.read_ahead();
+        let before = reader.offset();
+        reader.run(|key, value| self.add(wanted, key, value));
         let mut more = true;
-        while more && self.values.len() < BATCH_BYTES && self.keys.len() + self.rejected.len() < BATCH_RECORDS {
-            match reader.next_item()? {
-                Item::Record { key, value } => {
-                    self.values.extend_from_slice(value);
-                    self.keys.push((key, value.len()));
-                }
-                Item::Rejected { length, reason, .. } => self.rejected.push((reason, length)),
-                Item::End => more = false,
-            }
+        if reader.offset() == before || !reader.exchange(&mut self.bytes) {
+            more = self.fill_singly(reader, wanted)?;
         }
         self.offset = reader.offset();
         Ok(more)
+    }
+
+    /// Reads on where something is amiss, or the dump ends.
+    fn fill_singly(&mut self, reader: &mut Reader<File>, wanted: Wanted) -> Result<bool, TcmError> {
+        self.bytes.clear();
+        for entry in &mut self.entries {
+            entry.copy(reader.buffer(), &mut self.bytes);
+        }
+        while self.bytes.len() < BATCH_BYTES && self.entries.len() + self.rejected.len() < BATCH_RECORDS {
+            match reader.next_item()? {
+                Item::Record { key, value } => {
+                    let at = self.bytes.len();
+                    self.bytes.extend_from_slice(value);
+                    self.add(wanted, key, at..self.bytes.len());
+                }
+                Item::Rejected { length, reason, .. } => self.rejected.push((reason, length)),
+                Item::End => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -72,7 +112,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn start(mut reader: Reader<File>) -> io::Result<Self> {
+    pub(super) fn start(mut reader: Reader<File>, wanted: Wanted) -> io::Result<Self> {
         let (fill, full) = sync_channel::<Batch>(BATCHES);
         let (give, empty) = sync_channel::<Batch>(BATCHES);
         for _ in 0..BATCHES {
@@ -81,7 +121,7 @@ impl Reading {
         let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
             while let Ok(mut batch) = empty.recv() {
                 batch.clear();
-                let filled = batch.fill(&mut reader);
+                let filled = batch.fill(&mut reader, wanted);
                 if fill.send(batch).is_err() {
                     return None;
                 }

@@ -1,5 +1,7 @@
 //! One channel: its segments, in the order of the hashes.
 
+pub(super) mod bulk;
+
 use std::ops::ControlFlow;
 
 use super::heap::Heap;

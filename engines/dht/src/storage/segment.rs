@@ -19,7 +19,7 @@ use super::pages::{Bytes, PAGE, SLOT, Slot, pages_of};
 /// What a record takes besides its value and its entry.
 pub(super) const HEAD: usize = 10;
 /// Bytes of an entry.
-const ENTRY: usize = 4;
+pub(super) const ENTRY: usize = 4;
 /// The longest value that lies in the segment.
 pub(super) const INLINE: usize = 16 * 1024;
 /// Marks the length of a value that lies elsewhere.
@@ -315,6 +315,11 @@ impl Segment {
         }
     }
 
+    /// Where a segment ends into which a builder writes `count` records of `live` bytes.
+    pub(super) fn end_of(count: usize, live: usize) -> usize {
+        capacity_for(count, live) * ENTRY + live
+    }
+
     /// Takes over what a builder wrote; returns how many pages it had before.
     pub(super) fn rebuilt(slot: Slot, built: &Built) -> Self {
         Self {
@@ -359,6 +364,22 @@ pub(super) struct Built {
 }
 
 impl Builder<'_> {
+    /// Appends a record whose value lies in the segment.
+    #[inline]
+    pub(super) fn push(&mut self, hash: u64, value: &[u8]) {
+        let length = Stored::Inline(value).length();
+        let tag = (hash.saturating_sub(self.origin) >> self.shift).min(0xffff);
+        put_entry(self.scratch, self.count, u32::try_from(tag << 16).unwrap_or(u32::MAX) | u32_of(self.end));
+        let end = self.end + HEAD + value.len();
+        let record = &mut self.scratch[self.end..end];
+        record[..8].copy_from_slice(&hash.to_le_bytes());
+        record[8..HEAD].copy_from_slice(&length.to_le_bytes());
+        record[HEAD..].copy_from_slice(value);
+        self.end = end;
+        self.count += 1;
+        self.last = hash;
+    }
+
     /// Appends the records of a segment at the positions `range`.
     pub(super) fn copy(&mut self, segment: &Segment, bytes: &Bytes, range: Range<usize>) {
         for at in range {

@@ -24,6 +24,18 @@ impl Pair {
         self.model.insert(hash, value);
     }
 
+    /// Stores records at once; none is refused.
+    fn put_many(&mut self, records: &[(u64, Vec<u8>)]) {
+        let mut bytes = Vec::new();
+        let mut entries = Vec::new();
+        for (hash, value) in records {
+            entries.push(Entry::new(mix::key(*hash), bytes.len()..bytes.len() + value.len()));
+            bytes.extend_from_slice(value);
+            self.model.insert(*hash, value.clone());
+        }
+        assert_eq!(self.store.put_many("c", &entries, &bytes), 0);
+    }
+
     fn remove(&mut self, hash: u64) {
         let removed = self.store.remove("c", mix::key(hash));
         assert_eq!(removed, self.model.remove(&hash).map(|value| value.len()));
@@ -62,6 +74,8 @@ enum Action {
     RemovePart(u64),
     /// Stores so many records with hashes from here on, this far apart.
     Fill(u64, u64, usize, usize),
+    /// The same at once, ordered.
+    FillAtOnce(u64, u64, usize, usize),
     /// Resumes the scan that is going on, for so many records.
     Scan(usize),
 }
@@ -87,6 +101,8 @@ fn actions() -> impl Strategy<Value = Action> {
         1 => (0u64..16).prop_map(Action::RemovePart),
         3 => (hashes(), prop_oneof![Just(1u64), Just(1 << 40), Just(0x9e37_79b9_7f4a_7c15)], 1usize..800, 1usize..200)
             .prop_map(|(from, step, count, size)| Action::Fill(from, step, count, size)),
+        2 => (hashes(), prop_oneof![Just(1u64), Just(1 << 40), Just(0x9e37_79b9_7f4a_7c15)], 1usize..3000, prop_oneof![1usize..200, 15_000usize..17_000])
+            .prop_map(|(from, step, count, size)| Action::FillAtOnce(from, step, if size > 200 { count / 50 } else { count }, size)),
         2 => (1usize..200).prop_map(Action::Scan),
     ]
 }
@@ -137,6 +153,16 @@ proptest! {
                         parts.gone_or_new.extend((!pair.model.contains_key(&hash)).then_some(hash));
                         pair.put(hash, value(hash, size));
                     }
+                }
+                Action::FillAtOnce(from, step, count, size) => {
+                    let hash = |index| from.wrapping_add(step.wrapping_mul(index));
+                    let mut records: Vec<_> = (0..count as u64).map(|index| (hash(index), value(hash(index), size))).collect();
+                    records.sort();
+                    for (hash, _) in &records {
+                        parts.gone_or_new.extend((!pair.model.contains_key(hash)).then_some(*hash));
+                    }
+                    pair.put_many(&records);
+                    check_memory(&pair.store);
                 }
                 Action::Scan(count) => scan_part(&pair, &mut parts, count),
             }
@@ -286,6 +312,49 @@ fn the_limit_holds_and_frees_what_is_removed_first() {
         store.put("e", Key(key), &[7; 100]).unwrap();
         assert!(store.memory() <= LIMIT);
     }
+    check_memory(&store);
+}
+
+#[test]
+fn many_records_in_their_order_fill_segments_and_leave_room() {
+    let mut pair = Pair::new();
+    let hash = |index: u64| index << 46 | 77;
+    let records: Vec<_> = (1..200_000).map(|index| (hash(index), value(index, 100))).collect();
+    for part in records.chunks(7000) {
+        pair.put_many(part);
+    }
+    pair.check();
+    assert!(pair.store.memory() < 200_000 * 125, "{}", pair.store.memory());
+    // Below, between and above them, and the same ones again.
+    pair.put_many(&[(5, value(5, 100)), (hash(1) + 1, value(6, 100)), (u64::MAX, value(7, 20_000))]);
+    pair.put_many(&records[50_000..60_000]);
+    for index in (1..200_000).step_by(3) {
+        pair.put(hash(index) + 9, value(index, 90));
+    }
+    pair.check();
+    for index in 1..200_000 {
+        pair.remove(hash(index));
+    }
+    // What is left lies below the base of its segment, and records between do not go behind it.
+    let left: Vec<_> = pair.model.keys().copied().filter(|hash| *hash != 5).collect();
+    left.into_iter().for_each(|hash| pair.remove(hash));
+    pair.put_many(&(6..2000).map(|hash| (hash, value(hash, 100))).collect::<Vec<_>>());
+    pair.check();
+    (6..2000).chain([5]).for_each(|hash| pair.remove(hash));
+    assert_eq!(pair.store.memory(), 0);
+}
+
+#[test]
+fn the_limit_holds_for_many_records_at_once() {
+    const LIMIT: u64 = 3_000_000;
+    let mut store = Store::new(LIMIT);
+    let bytes = [7; 100];
+    let entries: Vec<_> = (1..50_000u64).map(|index| Entry::new(mix::key(index << 48), 0..100)).collect();
+    let refused = store.put_many("c", &entries, &bytes);
+    assert!(store.memory() <= LIMIT);
+    assert_eq!(store.totals().records + refused, 49_999);
+    assert!(store.totals().records > LIMIT / 140, "{}", store.totals().records);
+    assert_eq!(store.put_many("c", &entries[..10_000], &bytes), 0, "those that are there are written again");
     check_memory(&store);
 }
 

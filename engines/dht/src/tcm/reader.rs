@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use overstory_swarm::key::Key;
@@ -10,6 +11,9 @@ use super::{BLOCK, VERSION};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 * 1024;
+
+/// Bytes that [`Reader::read_ahead`] reads at a time.
+const AHEAD: usize = 1024 * 1024;
 
 /// The longest key that is taken for a key of the wrong length rather than for damage.
 const MAX_ODD_KEY: u64 = 64;
@@ -226,6 +230,68 @@ impl<S: Source> Reader<S> {
             Some(value) if !value.is_empty() => Ok(Item::Record { key, value }),
             _ => Ok(rejected(Reason::EmptyValue)),
         }
+    }
+
+    /// Reads so much that [`Self::run`] finds many records.
+    ///
+    /// # Errors
+    /// See [`Self::next_item`].
+    pub fn read_ahead(&mut self) -> Result<(), TcmError> {
+        if !self.done {
+            self.refill(self.at, AHEAD)?;
+        }
+        Ok(())
+    }
+
+    /// Visits the next records, those that are read already and with which nothing is amiss: the key, and the place of
+    /// the value in the buffer that [`Self::exchange`] gives away. What they are is the same as with
+    /// [`Self::next_item`], which goes on behind them.
+    pub fn run(&mut self, mut visit: impl FnMut(Key, Range<usize>)) {
+        let Some(from) = self.at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok()) else { return };
+        let Some(buffer) = self.buffer.get(..self.filled) else { return };
+        let mut at = from;
+        while let Some((head, rest)) = buffer.get(at..).and_then(|rest| rest.split_first_chunk::<32>()) {
+            let (mark, key) = head.split_at(8);
+            let (key, length) = key.split_at(16);
+            let length = length.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+            let Some(length) = usize::try_from(length).ok().filter(|_| (1..=self.limit).contains(&length)) else {
+                break;
+            };
+            let follows = rest.get(length..).and_then(|rest| rest.first_chunk()).map(|next| u64::from_le_bytes(*next));
+            if mark != KEY_MARK || !matches!(follows, Some(0 | 8 | 16)) {
+                break;
+            }
+            let Some(key) = Key::from_hex16(key) else { break };
+            let value = at + head.len();
+            at = value + length;
+            visit(key, value..at);
+        }
+        self.at += (at - from) as u64;
+    }
+
+    /// Gives away the buffer with the records that were just visited, and takes the other for what follows, if that is
+    /// the smaller part. Whether it did.
+    pub fn exchange(&mut self, other: &mut Vec<u8>) -> bool {
+        let done = self.at.checked_sub(self.start).and_then(|done| usize::try_from(done).ok());
+        let Some((done, rest)) = done.and_then(|done| Some((done, self.buffer.get(done..self.filled)?))) else {
+            return false;
+        };
+        if rest.len() > done {
+            return false;
+        }
+        if other.len() < rest.len() {
+            other.resize(rest.len(), 0);
+        }
+        other[..rest.len()].copy_from_slice(rest);
+        self.filled = rest.len();
+        self.start = self.at;
+        std::mem::swap(&mut self.buffer, other);
+        true
+    }
+
+    /// The bytes that were read and not given away, in which the places of [`Self::run`] lie.
+    pub fn buffer(&self) -> &[u8] {
+        &self.buffer
     }
 
     /// The end mark: nothing but zeros follow it.
