@@ -1,4 +1,4 @@
-//! Reads a dump on a thread of its own, a few batches ahead.
+//! Reads a dump on a thread of its own, a few batches ahead, or in place if it is small.
 
 use std::fs::File;
 use std::io;
@@ -15,6 +15,8 @@ use crate::tcm::{Item, Reader, Reason, TcmError};
 const BATCH_BYTES: usize = 512 * 1024;
 /// Records after which it is.
 const BATCH_RECORDS: usize = 8192;
+/// Bytes of a dump up to which it is read without a thread.
+const SMALL: u64 = 128 * 1024;
 /// Batches there are at most: one is filled, one is used, the others wait.
 const BATCHES: usize = 4;
 
@@ -104,15 +106,29 @@ impl Batch {
 
 /// A dump that is being read.
 #[derive(Debug)]
-pub(super) struct Reading {
-    full: Receiver<Batch>,
-    empty: Option<SyncSender<Batch>>,
-    batch: Option<Batch>,
-    thread: JoinHandle<Option<TcmError>>,
+pub(super) enum Reading {
+    /// A small one, which is not worth a thread.
+    Here {
+        /// The dump, unless it is read to its end.
+        reader: Option<Reader<File>>,
+        wanted: Wanted,
+        batch: Batch,
+        error: Option<TcmError>,
+    },
+    /// One that a thread reads.
+    Thread {
+        full: Receiver<Batch>,
+        empty: SyncSender<Batch>,
+        batch: Option<Batch>,
+        thread: JoinHandle<Option<TcmError>>,
+    },
 }
 
 impl Reading {
     pub(super) fn start(mut reader: Reader<File>, wanted: Wanted) -> io::Result<Self> {
+        if reader.size() <= SMALL {
+            return Ok(Self::Here { reader: Some(reader), wanted, batch: Batch::default(), error: None });
+        }
         let (fill, full) = sync_channel::<Batch>(BATCHES);
         let (give, empty) = sync_channel::<Batch>(BATCHES);
         for _ in 0..BATCHES {
@@ -133,24 +149,41 @@ impl Reading {
             }
             None
         })?;
-        Ok(Self { full, empty: Some(give), batch: None, thread })
+        Ok(Self::Thread { full, empty: give, batch: None, thread })
     }
 
     /// The next batch, until there are no more.
     pub(super) fn next_batch(&mut self) -> Option<&Batch> {
-        if let (Some(batch), Some(empty)) = (self.batch.take(), &self.empty) {
-            let _thread_over = empty.try_send(batch);
+        match self {
+            Self::Here { reader, wanted, batch, error } => {
+                batch.clear();
+                match batch.fill(reader.as_mut()?, *wanted) {
+                    Ok(true) => {}
+                    Ok(false) => *reader = None,
+                    Err(problem) => (*reader, *error) = (None, Some(problem)),
+                }
+                Some(batch)
+            }
+            Self::Thread { full, empty, batch, .. } => {
+                if let Some(batch) = batch.take() {
+                    let _thread_over = empty.try_send(batch);
+                }
+                *batch = full.recv().ok();
+                batch.as_ref()
+            }
         }
-        self.batch = self.full.recv().ok();
-        self.batch.as_ref()
     }
 
     /// What ended the reading before the dump's end.
-    pub(super) fn finish(mut self) -> Option<TcmError> {
-        self.empty = None;
-        drop(self.full);
-        self.thread.join().unwrap_or_else(|_panic| {
-            Some(TcmError::Io { offset: 0, source: io::Error::other("the reading thread ended") })
-        })
+    pub(super) fn finish(self) -> Option<TcmError> {
+        match self {
+            Self::Here { error, .. } => error,
+            Self::Thread { full, empty, thread, .. } => {
+                drop((full, empty));
+                thread.join().unwrap_or_else(|_panic| {
+                    Some(TcmError::Io { offset: 0, source: io::Error::other("the reading thread ended") })
+                })
+            }
+        }
     }
 }
