@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 
 use overstory_swarm::key::Key;
+use proptest::prelude::*;
 
 use super::*;
-use crate::tcm::Writer;
+use crate::tcm::{Item, Writer};
 
 struct Place {
     _temp: tempfile::TempDir,
@@ -196,4 +198,59 @@ fn records_for_which_there_is_no_memory_are_counted() {
     assert!(report.rejected.no_memory > 0);
     assert_eq!(report.records + report.rejected.no_memory, 10_000);
     assert_eq!(store.totals().records, report.records);
+}
+
+/// What a reader gives record by record.
+fn singly(dump: &[u8], limit: usize) -> (BTreeMap<u64, Vec<u8>>, Rejected) {
+    let mut reader = Reader::new(dump, limit).unwrap();
+    let (mut records, mut rejected) = (BTreeMap::new(), Rejected::default());
+    loop {
+        match reader.next_item().unwrap() {
+            Item::Record { key, value } => drop(records.insert(key.0, value.to_vec())),
+            Item::Rejected { length, reason, .. } => rejected.count(reason, length),
+            Item::End => return (records, rejected),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_load_gives_what_reading_one_by_one_gives(
+        count in 0u64..20_000,
+        step in prop_oneof![Just(1), 1..u64::MAX],
+        size in 1usize..400,
+        damages in proptest::collection::vec((0usize..4_000_000, 1usize..3000, any::<u8>()), 0..6),
+        cut in prop_oneof![3 => Just(usize::MAX), 1 => 8usize..3_000_000],
+    ) {
+        const LIMIT: usize = 5000;
+        let mut dump = Vec::new();
+        Writer::begin(&mut dump);
+        for index in 0..count {
+            // Some are longer, some too long.
+            let length = match index % 1999 {
+                7 => 4000,
+                9 => LIMIT + 1,
+                _ => size + index as usize % 7,
+            };
+            Writer::record(&mut dump, Key(index.wrapping_mul(step)), &vec![index as u8; length]);
+        }
+        Writer::finish(&mut dump, 0);
+        for (from, length, byte) in damages {
+            let from = (from % dump.len()).max(8);
+            let until = (from + length).min(dump.len());
+            dump[from..until].fill(byte);
+        }
+        dump.truncate(cut);
+        let place = Place::new();
+        place.write("c.tcm", &dump);
+        let (store, report) = place.load(LoadOptions { max_value: LIMIT, ..LoadOptions::default() });
+        let (records, rejected) = singly(&dump, LIMIT);
+        prop_assert_eq!(report.unwrap().rejected, rejected);
+        prop_assert_eq!(store.totals().records, records.len() as u64);
+        for (key, value) in records {
+            prop_assert_eq!(store.get("c", Key(key)), Some(&*value));
+        }
+    }
 }
