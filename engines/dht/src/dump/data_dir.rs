@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::fcntl::{Flock, FlockArg};
+
 /// What the name of a channel's file ends with.
 pub const SUFFIX: &str = ".tcm";
 /// What the name of the file before that ends with.
@@ -140,6 +142,13 @@ impl DataDir {
     /// Waits until no other dump writes.
     pub(super) fn write_alone(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other process puts a dump in its place here, and keeps the others waiting while it is held.
+    pub(super) fn keep_others_out(&self) -> Option<Flock<File>> {
+        let directory = File::open(&self.path).ok()?;
+        // Where directories cannot be locked there is one process less that could know better.
+        Flock::lock(directory, FlockArg::LockExclusive).ok()
     }
 
     pub(super) fn begin(&self, channel: &str) {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
@@ -28,6 +28,8 @@ pub(super) struct TempFile {
     written: u64,
     synced: u64,
     committed: bool,
+    /// The inode of the file in place when this one was made, if there was one.
+    before: Option<u64>,
 }
 
 impl TempFile {
@@ -61,6 +63,7 @@ impl TempFile {
                 written: 0,
                 synced: 0,
                 committed: false,
+                before: inode(&dir.file(channel)),
             }),
             Err(source) => Err(DumpError { what: "create", path, source }),
         }
@@ -109,24 +112,32 @@ impl TempFile {
         Ok(())
     }
 
-    /// Brings the file to the disk and puts it in its place; false when the channel was removed meanwhile.
+    /// Brings the file to the disk and puts it in its place; false when the channel was removed meanwhile, or when a
+    /// dump that began after this one is there already: a node that stops while its dump process works is such a case.
     pub(super) fn commit(mut self) -> Result<bool, DumpError> {
         let dir = self.dir.clone();
         let step = |step| dir.seam.before(step);
         step(FileStep::Sync).and_then(|()| self.file.sync_all()).map_err(|source| self.error("sync", source))?;
         let place = dir.file(&self.channel);
         let replaced = dir.replace(&self.channel, || {
+            // Held until the new name is there: other processes dump into the same directory.
+            let _others = dir.keep_others_out();
+            if self.is_overtaken(&place) {
+                tracing::warn!(channel = %self.channel, "a dump that began later is there already and is kept");
+                return Ok(false);
+            }
             self.keep_old(&place)?;
             step(FileStep::Rename).and_then(|()| fs::rename(&self.path, &place)).map_err(|source| DumpError {
                 what: "put in place",
                 path: place.clone(),
                 source,
-            })
+            })?;
+            Ok(true)
         });
         match replaced {
-            None => return Ok(false),
+            None | Some(Ok(false)) => return Ok(false),
             Some(Err(error)) => return Err(error),
-            Some(Ok(())) => self.committed = true,
+            Some(Ok(true)) => self.committed = true,
         }
         step(FileStep::SyncDir).and_then(|()| dir.sync()).map_err(|source| DumpError {
             what: "sync",
@@ -134,6 +145,17 @@ impl TempFile {
             source,
         })?;
         Ok(true)
+    }
+
+    /// Whether the file in place was put there while this one was written, and was made after it. A file is made when
+    /// its dump begins and keeps its birth time when it is renamed; where the file system tells none, nothing is
+    /// overtaken. Times alone would not do: after the clock was set back every old file would be newer.
+    fn is_overtaken(&self, place: &Path) -> bool {
+        if inode(place) == self.before {
+            return false;
+        }
+        let born = |metadata: io::Result<fs::Metadata>| metadata.and_then(|metadata| metadata.created());
+        matches!((born(fs::metadata(place)), born(self.file.metadata())), (Ok(theirs), Ok(ours)) if theirs > ours)
     }
 
     /// Makes the old file `.tcm.backup`, without a moment at which its own name is missing.
@@ -181,6 +203,10 @@ impl Drop for TempFile {
             tracing::warn!(file = %self.path.display(), %error, "cannot remove the unfinished dump");
         }
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 /// Makes a file that is not there yet; whether it is written past the page cache.

@@ -402,3 +402,26 @@ fn a_dump_that_was_given_up_never_replaces_a_newer_one() {
     assert_eq!(content(&loaded(place.path())), content(&store));
     assert_eq!(files(place.path()), ["c.tcm", "c.tcm.backup"]);
 }
+
+/// A dump process that is in its last step while its node stops has the older file: the node's own is kept.
+#[test]
+fn a_dump_that_began_earlier_does_not_replace_one_of_another_process() {
+    let place = tempfile::tempdir().unwrap();
+    // Two processes share the directory and nothing else.
+    let (ours, others) = (DataDir::open(place.path()).unwrap(), DataDir::open(place.path()).unwrap());
+    let mut store = store_of(&[("c", 10, 5)]);
+    let mut slow = DumpFile::create(&others, "c", BUFFERED).unwrap();
+    slow.record(Key(1), b"older").unwrap();
+    store.put("c", Key(3), b"newer").unwrap();
+    // The system's clock of file times ticks every few milliseconds.
+    let born = |name: &str| fs::metadata(place.path().join(name)).and_then(|metadata| metadata.created()).unwrap();
+    let temporary = files(place.path()).remove(0);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !place.path().join("c.tcm").exists() || born("c.tcm") <= born(&temporary) {
+        assert!(std::time::Instant::now() < deadline);
+        assert!(dump_all(&store, &ours, BUFFERED).is_ok());
+    }
+    slow.commit().unwrap();
+    assert_eq!(content(&loaded(place.path())), content(&store));
+    assert!(!files(place.path()).contains(&temporary));
+}
