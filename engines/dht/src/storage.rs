@@ -84,6 +84,13 @@ impl Entry {
         Self { hash: mix::hash(key), at: value.start, length: value.len() }
     }
 
+    /// What grows in the order of a scan.
+    #[must_use]
+    #[inline]
+    pub fn order(&self) -> u64 {
+        self.hash
+    }
+
     /// Copies the value to the end of other bytes, in which it lies from now on.
     pub fn copy(&mut self, from: &[u8], to: &mut Vec<u8>) {
         let at = to.len();

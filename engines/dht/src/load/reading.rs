@@ -80,6 +80,11 @@ impl Batch {
             more = self.fill_singly(reader, wanted)?;
         }
         self.offset = reader.offset();
+        // As the dumps of another program come: with its neighbours a record is stored quicker. Of those with the same
+        // key the last one stays the last.
+        if !self.entries.is_sorted_by_key(Entry::order) {
+            self.entries.sort_by_key(Entry::order);
+        }
         Ok(more)
     }
 

@@ -32,7 +32,8 @@ impl Channel {
     ) -> Extended {
         let floor = self.floor(heap);
         let (run, total) = run(floor, entries);
-        let mut extended = Extended { stored: 0, until: run.max(1).min(entries.len()) };
+        let until = if run > 0 { run } else { below(floor, entries) };
+        let mut extended = Extended { stored: 0, until };
         if total < WORTH {
             return extended;
         }
@@ -132,4 +133,10 @@ fn run(floor: Option<u64>, entries: &[Entry]) -> (usize, usize) {
         total += entry.size();
     }
     (entries.len(), total)
+}
+
+/// How many of the first records are not above the floor, or have to be put one by one for another reason.
+fn below(floor: Option<u64>, entries: &[Entry]) -> usize {
+    let below = entries.iter().take_while(|entry| floor.is_some_and(|floor| entry.hash <= floor)).count();
+    below.max(1).min(entries.len())
 }
