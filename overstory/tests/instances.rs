@@ -75,6 +75,7 @@ impl Stack {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition that has a deadline")]
 fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -203,6 +204,7 @@ fn many_additions_at_once_get_ports_of_their_own_and_one_of_a_name_wins() {
 /// Kills `overstory add` at many moments: afterwards the instance is there as a whole or not at all, and the next
 /// command works.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the moment at which it is killed is what the rounds go through")]
 fn an_addition_killed_at_any_moment_leaves_all_or_nothing() {
     let stack = Stack::new();
     for round in 0..20_u64 {
