@@ -99,7 +99,9 @@ impl ToolProgram for DhtDump {
     fn open(settings: Settings, context: ToolContext) -> anyhow::Result<Rc<State>> {
         let dir = DataDir::open(&settings.data_dir);
         let dir = dir.with_context(|| format!("cannot use the data directory {}", settings.data_dir.display()))?;
-        Ok(Rc::new(State { settings, dir, shutdown: context.shutdown, progress: Progress::default() }))
+        let progress = Progress::default();
+        progress.dump.borrow_mut().last = last_dump(&dir);
+        Ok(Rc::new(State { settings, dir, shutdown: context.shutdown, progress }))
     }
 
     async fn run(state: Rc<State>) -> anyhow::Result<()> {
@@ -178,6 +180,12 @@ fn pause(settings: &Settings, took: Duration) -> Duration {
     settings.period.saturating_sub(took).max(settings.min_wait)
 }
 
+/// When the newest dump was written, as far as the files tell: not later than now.
+pub(crate) fn last_dump(dir: &DataDir) -> Option<Timestamp> {
+    let since = dir.newest()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp(i64::try_from(since.as_secs()).ok()?).min(now()))
+}
+
 fn now() -> Timestamp {
     SystemClock.now().secs()
 }
@@ -192,7 +200,9 @@ impl ToolInspect for State {
     }
 
     fn facts(&self) -> Facts {
-        let period = (!self.settings.oneshot).then_some(self.settings.period);
+        let Settings { period, min_wait, oneshot, .. } = self.settings;
+        // What is really between two dumps.
+        let period = (!oneshot).then_some(period.max(min_wait));
         let dump = DumpFacts { period, ..self.progress.dump.borrow().clone() };
         Facts { channels: self.progress.channels(), dump: Some(dump), ..Facts::default() }
     }

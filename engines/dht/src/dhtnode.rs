@@ -105,6 +105,8 @@ fn open(settings: &DhtSettings, context: NodeContext) -> anyhow::Result<Rc<DhtEn
             + rejected.no_memory,
     );
     let dump_options = DumpOptions { disable_direct_io: settings.disable_direct_io };
+    let last = crate::dhtdump::last_dump(&dir);
+    engine.note_dump(|facts| facts.last = last);
     engine.set_dumps(Dumps { dir, options: dump_options, period: settings.dump_period });
     tokio::task::spawn_local(keep(Rc::clone(&engine), context.data_dir, settings.backup.clone(), context.shutdown));
     info!(target: "dhtnode.main", range = %settings.range, records = loaded.records, "Starting DHT node --------------------------------");

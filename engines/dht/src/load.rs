@@ -5,11 +5,16 @@
 //! place, because the next dump would make the unusable file the backup. A damaged file is loaded as far as its
 //! records are whole, without the backup: that would bring back records that were removed. A backup without a `.tcm`
 //! is not loaded: the name of a dump is never absent unless somebody removed it. Whatever is not loaded, the log says so.
+//!
+//! What was stored before is loaded whatever `size_limit` is. A file from which not everything was loaded is kept in
+//! `damaged/`, because the next dumps replace it.
 
+mod keep;
 mod reading;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +24,7 @@ use overstory_swarm::channel;
 use overstory_swarm::key::HashRange;
 
 use crate::dump::DataDir;
-use crate::dump::data_dir::{BACKUP_SUFFIX, DELETED, DUMPING_SUFFIX, SUFFIX};
+use crate::dump::data_dir::{BACKUP_SUFFIX, DAMAGED, DELETED, DUMPING_SUFFIX, SUFFIX};
 use crate::storage::Store;
 use crate::tcm::{Reader, Reason, TcmError};
 use reading::{Batch, Reading, Wanted};
@@ -80,7 +85,7 @@ pub struct Rejected {
     pub cut: u64,
     /// Records that were left out because of their range.
     pub out_of_range: u64,
-    /// Records for which there was no memory (`size_limit`).
+    /// Records for which the system had no memory; `size_limit` does not count here.
     pub no_memory: u64,
 }
 
@@ -89,6 +94,20 @@ impl Rejected {
     #[must_use]
     pub fn any(&self) -> bool {
         Self { out_of_range: 0, ..*self } != Self::default()
+    }
+
+    /// The reasons by name, with their counts.
+    fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("bad_keys", self.bad_keys),
+            ("empty_values", self.empty_values),
+            ("too_large", self.too_large),
+            ("damaged", self.damaged),
+            ("damaged_bytes", self.damaged_bytes),
+            ("cut", self.cut),
+            ("out_of_range", self.out_of_range),
+            ("no_memory", self.no_memory),
+        ]
     }
 
     fn count(&mut self, reason: Reason, length: u64) {
@@ -119,6 +138,18 @@ impl Rejected {
     }
 }
 
+impl fmt::Display for Rejected {
+    /// `reason=count` of those that are not 0, or `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (reason, count) in self.named().into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{between}{reason}={count}")?;
+            between = " ";
+        }
+        f.write_str(if between.is_empty() { "none" } else { "" })
+    }
+}
+
 /// What became of one file.
 #[derive(Debug)]
 pub struct FileReport {
@@ -138,6 +169,8 @@ pub struct FileReport {
     pub rejected: Rejected,
     /// Why it could not be read, or not to its end.
     pub error: Option<TcmError>,
+    /// Where it stays as it was, if not everything was loaded.
+    pub kept: Option<PathBuf>,
 }
 
 /// What a load did.
@@ -248,13 +281,17 @@ pub fn load_with(
     for (channel, _) in found {
         load.channel(dir, &channel)?;
     }
-    let mut report = load.report;
+    let mut report = std::mem::take(&mut load.report);
     report.took = begun.elapsed();
     let (records, out_of_range) = (report.records, report.out_of_range);
     tracing::info!(
         target: TARGET, channels = report.files.len(), records, bytes = report.bytes, out_of_range,
-        rejected = ?report.rejected, milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "loaded"
+        rejected = %report.rejected, milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "loaded"
     );
+    let (memory, size_limit) = (load.store.memory(), load.store.size_limit());
+    if size_limit > 0 && memory > size_limit {
+        tracing::warn!(target: TARGET, memory, size_limit, "more loaded than size_limit allows: puts are refused until there is room");
+    }
     let limit = options.abort_after_all_out_of_range;
     if limit != 0 && report.in_range == 0 && out_of_range > limit {
         return Err(LoadError::AllOutOfRange { records: out_of_range, range: options.range });
@@ -279,7 +316,7 @@ fn find(dir: &DataDir, report: &mut LoadReport) -> Result<Vec<(String, u64)>, Lo
         };
         let directory = metadata.as_ref().is_ok_and(fs::Metadata::is_dir);
         if directory {
-            if bytes != DELETED.as_bytes() {
+            if bytes != DELETED.as_bytes() && bytes != DAMAGED.as_bytes() {
                 ignore("a directory");
             }
         } else if bytes.ends_with(DUMPING_SUFFIX.as_bytes()) {
@@ -345,12 +382,14 @@ impl Load<'_> {
             out_of_range: 0,
             rejected: Rejected::default(),
             error: None,
+            kept: None,
         };
         let reader = match opened.and_then(|opened| Reader::new(opened, limit)) {
             Ok(reader) => reader,
             Err(error) => {
                 tracing::warn!(target: TARGET, file = %file.path.display(), %error, "dump not loaded");
                 file.error = Some(error);
+                file.kept = keep::keep(&file.path);
                 self.report.files.push(file);
                 return Ok(false);
             }
@@ -397,7 +436,7 @@ impl Load<'_> {
         Ok(())
     }
 
-    fn over(&mut self, file: FileReport) {
+    fn over(&mut self, mut file: FileReport) {
         let report = &mut self.report;
         report.records += file.records;
         report.bytes += file.size;
@@ -410,15 +449,19 @@ impl Load<'_> {
                 tracing::error!(target: TARGET, file = %path, records = file.records, %error, "dump read in part");
             }
             None if file.rejected.any() => {
-                tracing::warn!(target: TARGET, file = %path, records = file.records, rejected = ?file.rejected, "dump loaded, not all of it usable");
+                tracing::warn!(target: TARGET, file = %path, records = file.records, rejected = %file.rejected, "dump loaded, not all of it usable");
             }
             None => tracing::info!(target: TARGET, file = %path, records = file.records, "dump loaded"),
         }
+        if file.error.is_some() || file.rejected != Rejected::default() {
+            file.kept = keep::keep(&file.path);
+        }
         if (file.error.is_some() || file.rejected.damaged + file.rejected.cut > 0)
-            && let Some(backup) = file.path.to_str().map(|path| format!("{path}.backup"))
-            && Path::new(&backup).exists()
+            && let Some(backup) = file.path.to_str().map(|path| PathBuf::from(format!("{path}.backup")))
+            && backup.exists()
         {
-            tracing::warn!(target: TARGET, file = %path, backup, "the backup may hold what is missing; the next dump replaces it");
+            tracing::warn!(target: TARGET, file = %file.path.display(), backup = %backup.display(), "the backup may hold what is missing");
+            keep::keep(&backup);
         }
         report.files.push(file);
     }

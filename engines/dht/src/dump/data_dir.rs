@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -16,6 +17,8 @@ pub const BACKUP_SUFFIX: &str = ".tcm.backup";
 pub const DUMPING_SUFFIX: &str = ".dumping";
 /// Where files of removed channels go.
 pub const DELETED: &str = "deleted";
+/// Where files stay from which not everything could be loaded; made when it is needed.
+pub const DAMAGED: &str = "damaged";
 
 /// The directory of a node's files; clones share their knowledge of the dump that is running.
 #[derive(Debug, Clone)]
@@ -100,6 +103,16 @@ impl DataDir {
     #[must_use]
     pub fn backup_file(&self, channel: &str) -> PathBuf {
         self.path.join(format!("{channel}{BACKUP_SUFFIX}"))
+    }
+
+    /// When the newest dump in the directory was written; nothing if there is none.
+    #[must_use]
+    pub fn newest(&self) -> Option<SystemTime> {
+        let entries = fs::read_dir(&self.path).ok()?.flatten();
+        let dumps = entries.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(SUFFIX.as_bytes()));
+        let written =
+            |entry: fs::DirEntry| fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?.modified().ok();
+        dumps.filter_map(written).max()
     }
 
     /// Moves the files of a removed channel to `deleted/`; one that is just being written is given up.

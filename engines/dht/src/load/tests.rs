@@ -7,6 +7,7 @@ use overstory_swarm::key::Key;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dump::{DumpOptions, dump_all};
 use crate::tcm::{Item, Writer};
 
 struct Place {
@@ -23,6 +24,14 @@ impl Place {
 
     fn write(&self, name: &str, bytes: &[u8]) {
         fs::write(self.dir.path().join(name), bytes).unwrap();
+    }
+
+    /// The names in `damaged/`, sorted.
+    fn kept(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.dir.path().join("damaged")) else { return Vec::new() };
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     fn load(&self, options: LoadOptions) -> (Store, Result<LoadReport, LoadError>) {
@@ -190,14 +199,90 @@ fn a_node_does_not_start_when_all_of_many_records_are_foreign() {
 }
 
 #[test]
-fn records_for_which_there_is_no_memory_are_counted() {
+fn a_store_filled_to_its_limit_comes_back_whole() {
+    const LIMIT: u64 = 4_000_000;
+    for size in [10, 100, 1000, 20_000] {
+        let place = Place::new();
+        let mut store = Store::new(LIMIT);
+        let value = |key: u64| vec![key.to_le_bytes()[0]; size];
+        let mut count = 0u64;
+        while store.put("c", Key(count), &value(count)).is_ok() {
+            count += 1;
+        }
+        // Time and again: nothing may get lost with any of the restarts.
+        for _ in 0..3 {
+            assert!(dump_all(&store, &place.dir, DumpOptions::default()).is_ok());
+            store = Store::new(LIMIT);
+            let report = load(&place.dir, &LoadOptions::default(), &mut store).unwrap();
+            assert_eq!((report.records, report.rejected), (count, Rejected::default()), "{size}");
+            assert_eq!(store.totals().records, count);
+            assert!((0..count).all(|key| store.get("c", Key(key)) == Some(&*value(key))));
+        }
+        assert_eq!(place.kept(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_smaller_limit_loses_nothing() {
     let place = Place::new();
     place.write("c.tcm", &dump(0..10_000));
     let mut store = Store::new(200_000);
     let report = load(&place.dir, &LoadOptions::default(), &mut store).unwrap();
-    assert!(report.rejected.no_memory > 0);
-    assert_eq!(report.records + report.rejected.no_memory, 10_000);
-    assert_eq!(store.totals().records, report.records);
+    assert_eq!((report.records, store.totals().records), (10_000, 10_000));
+    assert!(!report.rejected.any() && store.memory() > store.size_limit());
+    assert!(store.put("c", Key(10_001), &[1; 60_000]).is_err());
+}
+
+#[test]
+fn a_file_that_was_not_loaded_as_a_whole_outlives_the_next_dumps() {
+    let place = Place::new();
+    let whole = dump(0..1000);
+    let damaged = [&whole[..15_000], &whole[20_000..]].concat();
+    place.write("c.tcm", &damaged);
+    place.write("c.tcm.backup", &whole);
+    place.write("d.tcm", &[9; 600]);
+    place.write("good.tcm", &whole);
+    // Twice: it is kept once.
+    for _ in 0..2 {
+        let (store, report) = place.load(LoadOptions::default());
+        let report = report.unwrap();
+        assert!(report.ignored.is_empty(), "{:?}", report.ignored);
+        let kept: Vec<_> = report.files.iter().map(|file| (&*file.channel, file.kept.is_some())).collect();
+        assert_eq!(kept, [("c", true), ("d", true), ("good", false)]);
+        assert_eq!(place.kept().len(), 3, "{:?}", place.kept());
+        drop(store);
+    }
+    for _ in 0..3 {
+        let (store, _) = place.load(LoadOptions::default());
+        assert!(dump_all(&store, &place.dir, DumpOptions::default()).is_ok());
+    }
+    let kept = place.kept();
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    let content = |at: usize| fs::read(place.dir.path().join("damaged").join(&kept[at])).unwrap();
+    assert!(kept[0].starts_with("c.tcm.2") && kept[1].starts_with("c.tcm.backup.2"), "{kept:?}");
+    assert!(content(0) == damaged && content(1) == whole && content(2) == [9; 600]);
+}
+
+#[test]
+fn no_more_than_five_files_of_a_channel_are_kept() {
+    let place = Place::new();
+    let whole = dump(0..1000);
+    for round in 0..8usize {
+        fs::remove_file(place.dir.file("c")).ok();
+        place.write("c.tcm", &whole[..10_000 + round * 1000]);
+        place.load(LoadOptions::default()).1.unwrap();
+    }
+    let kept = place.kept();
+    let length = |name: &String| fs::metadata(place.dir.path().join("damaged").join(name)).unwrap().len();
+    let lengths: Vec<u64> = kept.iter().map(length).collect();
+    assert_eq!(lengths, [13_000, 14_000, 15_000, 16_000, 17_000]);
+}
+
+#[test]
+fn what_was_rejected_is_told_in_words() {
+    assert_eq!(Rejected::default().to_string(), "none");
+    let rejected = Rejected { bad_keys: 2, cut: 1, ..Rejected::default() };
+    assert_eq!(rejected.to_string(), "bad_keys=2 cut=1");
 }
 
 #[test]

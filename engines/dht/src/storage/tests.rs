@@ -345,16 +345,28 @@ fn many_records_in_their_order_fill_segments_and_leave_room() {
 }
 
 #[test]
-fn the_limit_holds_for_many_records_at_once() {
+fn what_was_stored_before_finds_room_above_the_limit() {
     const LIMIT: u64 = 3_000_000;
     let mut store = Store::new(LIMIT);
     let bytes = [7; 100];
     let entries: Vec<_> = (1..50_000u64).map(|index| Entry::new(mix::key(index << 48), 0..100)).collect();
-    let refused = store.put_many("c", &entries, &bytes);
-    assert!(store.memory() <= LIMIT);
-    assert_eq!(store.totals().records + refused, 49_999);
-    assert!(store.totals().records > LIMIT / 140, "{}", store.totals().records);
+    assert_eq!(store.put_many("c", &entries, &bytes), 0);
+    assert_eq!(store.totals().records, 49_999);
+    assert!(store.memory() > LIMIT);
     assert_eq!(store.put_many("c", &entries[..10_000], &bytes), 0, "those that are there are written again");
+    check_memory(&store);
+    // Puts find the room that there is, and no more until records go.
+    let before = store.memory();
+    let put = (0..10_000).take_while(|key| store.put("c", Key(*key), &[1; 100]).is_ok()).count();
+    assert!(put < 5000, "{put}");
+    assert_eq!(store.put("d", Key(1), &[1; 100]), Err(Full { limit: LIMIT }));
+    assert_eq!(store.put("c", mix::key(1 << 48), &[1; 100]), Ok(()), "no longer than before");
+    assert_eq!(store.memory(), before);
+    for index in 1..40_000u64 {
+        assert_eq!(store.remove("c", mix::key(index << 48)), Some(100));
+    }
+    assert!(store.memory() < LIMIT);
+    assert_eq!(store.put("d", Key(1), &[1; 100]), Ok(()));
     check_memory(&store);
 }
 

@@ -1,6 +1,6 @@
 //! Stores many records at once that come in the order of the storage, as those of a dump do.
 
-use super::{Channel, NODE, NODE_BYTES, Node};
+use super::{Channel, NODE, Node};
 use crate::storage::Entry;
 use crate::storage::heap::Heap;
 use crate::storage::pages::{PAGE, SLOT, pages_of};
@@ -22,14 +22,8 @@ pub(in crate::storage) struct Extended {
 
 impl Channel {
     /// Stores the first of the records in new segments behind all others, as far as they come in ascending order above
-    /// everything that is stored, are many enough, and `ceiling` bytes of memory suffice.
-    pub(in crate::storage) fn extend(
-        &mut self,
-        heap: &mut Heap,
-        ceiling: u64,
-        entries: &[Entry],
-        bytes: &[u8],
-    ) -> Extended {
+    /// everything that is stored and are many enough.
+    pub(in crate::storage) fn extend(&mut self, heap: &mut Heap, entries: &[Entry], bytes: &[u8]) -> Extended {
         let floor = self.floor(heap);
         let (run, total) = run(floor, entries);
         let until = if run > 0 { run } else { below(floor, entries) };
@@ -57,7 +51,7 @@ impl Channel {
             }
             sum += taken;
             let (chunk, behind) = rest.split_at(count);
-            if !self.add_full(heap, ceiling, chunk, behind.first(), bytes) {
+            if !self.add_full(heap, chunk, behind.first(), bytes) {
                 break;
             }
             extended.stored += count;
@@ -76,7 +70,7 @@ impl Channel {
     }
 
     /// Adds a segment with the records behind all others; false if there is no memory. `next` is the one behind them.
-    fn add_full(&mut self, heap: &mut Heap, ceiling: u64, chunk: &[Entry], next: Option<&Entry>, bytes: &[u8]) -> bool {
+    fn add_full(&mut self, heap: &mut Heap, chunk: &[Entry], next: Option<&Entry>, bytes: &[u8]) -> bool {
         let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { return true };
         let (mut live, mut values) = (0, 0);
         for entry in chunk {
@@ -85,10 +79,6 @@ impl Channel {
         }
         let pages = pages_of(Segment::end_of(chunk.len(), live));
         let new_node = self.nodes.last().is_none_or(|node| node.segments.len() >= NODE);
-        let growth = (pages * PAGE) as u64 + if new_node { NODE_BYTES } else { 0 };
-        if heap.memory() + growth > ceiling {
-            return false;
-        }
         let Ok(slot) = heap.take() else { return false };
         let low = if self.nodes.is_empty() { 0 } else { first.hash };
         // Without a next one, as far as it would be if the hashes go on like this.
