@@ -126,8 +126,9 @@ fn begin_other(core: &Rc<Core>, request: &NeoRequest<'_>, what: &Request<'_>, ou
         }
         Request::GetChannels => begun(Channels { names: core.store.borrow().channel_names().into_iter() }, out),
         Request::GetHashRange => {
-            let range = core.range.get();
+            let (range, events) = core.redistribution.story().unwrap_or_else(|| (core.range.get(), Vec::new()));
             out.message(|out| RangeLimits { min: range.min(), max: range.max() }.encode(out));
+            events.into_iter().for_each(|event| out.message(|out| event.encode(out)));
             Begun::Stream(Box::new(core.range_watchers.watch(request.waker)))
         }
         Request::GetAll(get_all) => match channel::check(get_all.channel) {

@@ -28,6 +28,26 @@ pub(super) enum RangeEvent {
     NewNode(SocketAddrV4, HashRange),
 }
 
+impl RangeEvent {
+    /// Writes the message.
+    pub(super) fn encode(self, out: &mut Vec<u8>) {
+        let range = match self {
+            Self::Change(range) => {
+                out.push(event::CHANGE_HASH_RANGE);
+                range
+            }
+            Self::NewNode(address, range) => {
+                out.push(event::NEW_NODE);
+                out.extend_from_slice(&address.ip().octets());
+                out.extend_from_slice(&address.port().to_be_bytes());
+                range
+            }
+        };
+        out.extend_from_slice(&range.min().to_le_bytes());
+        out.extend_from_slice(&range.max().to_le_bytes());
+    }
+}
+
 struct RangeQueue {
     events: RefCell<VecDeque<RangeEvent>>,
     waker: Waker,
@@ -75,7 +95,7 @@ impl NeoStream for RangeStream {
 
     fn produce(&mut self, out: &mut Replies<'_>) -> Produced {
         while let Some(event) = self.queue.events.borrow_mut().pop_front() {
-            out.message(|out| encode(event, out));
+            out.message(|out| event.encode(out));
         }
         Produced::Idle
     }
@@ -85,21 +105,4 @@ impl Drop for RangeStream {
     fn drop(&mut self) {
         self.watchers.queues.borrow_mut().retain(|queue| !Rc::ptr_eq(queue, &self.queue));
     }
-}
-
-fn encode(event: RangeEvent, out: &mut Vec<u8>) {
-    let range = match event {
-        RangeEvent::Change(range) => {
-            out.push(event::CHANGE_HASH_RANGE);
-            range
-        }
-        RangeEvent::NewNode(address, range) => {
-            out.push(event::NEW_NODE);
-            out.extend_from_slice(&address.ip().octets());
-            out.extend_from_slice(&address.port().to_be_bytes());
-            range
-        }
-    };
-    out.extend_from_slice(&range.min().to_le_bytes());
-    out.extend_from_slice(&range.max().to_le_bytes());
 }

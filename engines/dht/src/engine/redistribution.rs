@@ -9,6 +9,8 @@
 //!   sent. A lost reply leads to the batch being sent again, which changes nothing.
 //! * Until then, and for a moment longer, the record is served from here: by legacy Get, and by neo although the key is
 //!   out of the range. The moment is for clients that have asked the new node just before the record came.
+//! * A client that comes meanwhile is told the former range first and then what all were told
+//!   ([`Redistribution::story`]), so that it looks here too, and removes here first.
 //! * A record that is removed before its batch is made is not in the batch.
 //! * A removal of a record that is on its way waits for the answer of the new node ([`Redistribution::on_its_way`]):
 //!   clients remove from the oldest node to the newest, so that the removal at the new node comes after the record.
@@ -52,6 +54,8 @@ pub(super) struct Target {
 #[derive(Default)]
 pub(super) struct Redistribution {
     task: RefCell<Option<AbortHandle>>,
+    /// What the node was responsible for before, and what clients were told then.
+    story: RefCell<Option<(HashRange, Vec<RangeEvent>)>>,
     /// Bytes that the node may hold meanwhile; more is refused by PutBatch.
     limit: Cell<Option<u64>>,
     flight: RefCell<Flight>,
@@ -70,6 +74,13 @@ impl Redistribution {
     /// Whether one is running.
     pub(super) fn running(&self) -> bool {
         self.limit.get().is_some()
+    }
+
+    /// What clients were told when it began: the range until then, and the events.
+    ///
+    /// A client that comes meanwhile is told the same, so that it too knows where to look for what has not moved yet.
+    pub(super) fn story(&self) -> Option<(HashRange, Vec<RangeEvent>)> {
+        self.story.borrow().clone()
     }
 
     /// Whether an incoming batch may not fill the node so far.
@@ -111,12 +122,17 @@ impl Redistribution {
         waiting.iter().for_each(Waker::wake);
     }
 
+    fn over(&self) {
+        self.limit.set(None);
+        self.story.take();
+    }
+
     /// Ends it where it is: what was not sent yet stays here.
     pub(super) fn stop(&self) {
         if let Some(task) = self.task.take() {
             task.abort();
         }
-        self.limit.set(None);
+        self.over();
         self.lands();
     }
 }
@@ -139,8 +155,10 @@ pub(super) fn start(
         target: "dhtnode.request.RedistributeRequest",
         old = %core.range.get(), new = %range, targets = targets.len(), "redistribution begins"
     );
-    core.range.set(range);
-    core.range_watchers.tell(&events(range, &targets));
+    let former = core.range.replace(range);
+    let events = events(range, &targets);
+    core.range_watchers.tell(&events);
+    core.redistribution.story.replace(Some((former, events)));
     core.redistribution.limit.set(Some(memory_limit(core)));
     let (done, status) = oneshot::channel();
     let task = tokio::task::spawn_local(run(Rc::clone(core), targets, done));
@@ -201,7 +219,7 @@ async fn run(core: Rc<Core>, targets: Vec<Target>, done: oneshot::Sender<Status>
             tokio::time::sleep(RETRY).await;
         }
     }
-    core.redistribution.limit.set(None);
+    core.redistribution.over();
     core.redistribution.task.take();
     info!(
         target: "dhtnode.request.RedistributeRequest",

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::Duration;
 
+use overstory_client::{ClientConfig, DhtClient, Identity, Registry};
+use overstory_swarm::auth::ClientKey;
 use overstory_swarm::key::{HashRange, Key};
 use overstory_swarm::legacy::dht::Request as Legacy;
 use overstory_swarm::legacy::{Limits, NodeAddress, NodeRange, Ranges, Status};
@@ -311,6 +313,14 @@ fn what_is_on_its_way_is_served_and_removed_in_order() {
     assert_eq!(watcher.read(1)[0], 2);
     assert_eq!(watcher.read(1)[0], 1);
 
+    // One that comes now is told the same.
+    let mut late = NeoClient::open(&node, "test");
+    assert_eq!(late.ask(1, &Neo::GetHashRange), limits(HashRange::FULL));
+    let (change, new_node) = (late.read(1), late.read(1));
+    assert_eq!((change[0], &change[1..]), (2, &limits(range(0, MIDDLE - 1))[..]));
+    assert_eq!((new_node[0], &new_node[7..]), (1, &limits(target.range)[..]));
+    assert!(late.connection.is_silent());
+
     let mut client = NeoClient::open(&node, "test");
     assert_eq!(client.ask(1, &Neo::Exists { channel: CHANNEL, key: Key(1) }), [1]);
     assert_eq!(client.ask(2, &Neo::Put { channel: CHANNEL, key: Key(1), value: b"v" }), [2]);
@@ -326,6 +336,8 @@ fn what_is_on_its_way_is_served_and_removed_in_order() {
     connection.send(&200i32.to_le_bytes());
     assert_eq!(client.read(3), [2]);
     assert_eq!(asker.read_status(), Status::Ok);
+    assert_eq!(client.ask(5, &Neo::GetHashRange), limits(range(0, MIDDLE - 1)));
+    assert!(client.connection.is_silent());
     assert_eq!(put_batch(&node, 3000, 20), Status::Ok);
     assert!(node.records("c").iter().all(|(key, _)| key % 2 == 0));
     drop(batch);
@@ -365,4 +377,51 @@ fn failures_are_tried_again_without_the_client() {
     eventually("the redistribution ends", || !node.with(|engine| engine.redistributing()));
     let left: Vec<u64> = node.records("c").into_iter().map(|(key, _)| key).collect();
     assert_eq!(left, (0..50).step_by(2).collect::<Vec<_>>());
+}
+
+/// A client that connects in the middle is told what the others were told: it finds what has not moved yet, and what it
+/// removes stays removed. The new node is full in the middle, until some of it is removed.
+#[test]
+fn a_client_that_connects_in_the_middle_finds_and_removes_everything() {
+    const COUNT: usize = 10_000;
+    let keys = &keys()[..COUNT];
+    let value = |key: u64| format!("{key:400}").into_bytes();
+    let records = keys.iter().map(|key| ("c".to_owned(), *key, value(*key))).collect();
+    let node = Node::start(Setup { records, real: true, ..Setup::default() });
+    let (own, upper) = (range(0, MIDDLE - 1), range(MIDDLE, u64::MAX));
+    let other = Node::start(Setup { range: upper, size_limit: 1_700_000, real: true, ..Setup::default() });
+    let mut asker = Connection::open(node.legacy);
+    asker.send(&request(own, &[(other.legacy, upper)]));
+    eventually("records move", || other.records("c").len() > 1000);
+
+    let mut registry = Registry::new();
+    [&node, &other].into_iter().for_each(|node| registry.add(node.neo).unwrap());
+    let identity = Identity { name: "test".to_owned(), key: ClientKey([0; 128]) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(async {
+        let client = DhtClient::connect(ClientConfig::neo(registry, identity)).await.unwrap();
+        for key in keys.iter().step_by(3) {
+            assert_eq!(client.get("c", Key(*key)).await.unwrap(), Some(value(*key)), "key {key:#x}");
+        }
+        client
+    });
+    assert!(node.with(|engine| engine.redistributing()), "the new node is full");
+    runtime.block_on(async {
+        for key in keys.iter().skip(1).step_by(2).chain(keys.iter().step_by(4)) {
+            assert!(client.remove("c", Key(*key)).await.unwrap(), "key {key:#x}");
+            assert_eq!(client.get("c", Key(*key)).await.unwrap(), None, "key {key:#x}");
+        }
+    });
+    assert_eq!(asker.read_status(), Status::Ok);
+    let mut found = node.records("c");
+    assert!(found.iter().all(|(key, _)| own.contains(Key(*key))));
+    found.extend(other.records("c"));
+    found.sort();
+    let mut expected: Vec<_> = keys.iter().skip(2).step_by(4).map(|key| (*key, value(*key))).collect();
+    expected.sort();
+    assert!(found == expected);
+}
+
+fn limits(range: HashRange) -> Vec<u8> {
+    [range.min().to_le_bytes(), range.max().to_le_bytes()].concat()
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use overstory_dht::engine::{DhtEngine, EngineSettings, Hooks};
 use overstory_dht::storage::Store;
 use overstory_model::Millis;
-use overstory_model::clock::{Clock, ManualClock};
+use overstory_model::clock::{Clock, ManualClock, SystemClock};
 use overstory_node::server::{Listeners, Server, ServerConfig};
 use overstory_node::stats::NodeStats;
 use overstory_runtime::Shutdown;
@@ -38,6 +38,8 @@ pub(crate) struct Setup {
     pub records: Vec<(String, u64, Vec<u8>)>,
     /// What the node calls its legacy address.
     pub address: SocketAddrV4,
+    /// Whether the neo port is 100 above the legacy port and the clock goes, as clients expect of a node.
+    pub real: bool,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             multiplier: 1.1,
             records: Vec::new(),
             address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 21_000),
+            real: false,
         }
     }
 }
@@ -142,6 +145,23 @@ impl Drop for Node {
     }
 }
 
+/// Free ports; a pair that belongs together if asked for.
+fn bind(pair: bool) -> (ServerConfig, Listeners) {
+    let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    for _ in 0..64 {
+        let legacy = match pair {
+            true => TcpListener::bind(at(0)).unwrap().local_addr().unwrap().port(),
+            false => 0,
+        };
+        let Some(neo) = (if pair { legacy.checked_add(100) } else { Some(0) }) else { continue };
+        let config = ServerConfig::new(Some(at(legacy)), at(neo));
+        if let Ok(listeners) = Listeners::bind(&config) {
+            return (config, listeners);
+        }
+    }
+    panic!("no free ports");
+}
+
 async fn serve(
     setup: Setup,
     effects: Recorder,
@@ -149,9 +169,7 @@ async fn serve(
     mut asked: tokio::sync::mpsc::Receiver<Ask>,
     up: mpsc::SyncSender<(SocketAddrV4, SocketAddrV4)>,
 ) {
-    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let config = ServerConfig::new(Some(any), any);
-    let listeners = Listeners::bind(&config).unwrap();
+    let (config, listeners) = bind(setup.real);
     let addresses = (listeners.legacy_address().unwrap(), listeners.neo_address().unwrap());
     let stats = Rc::new(NodeStats::new::<DhtEngine>());
     let mut store = Store::new(setup.size_limit);
@@ -167,7 +185,10 @@ async fn serve(
     let engine = Rc::new(DhtEngine::new(store, settings, Rc::clone(&stats), Box::new(effects)));
     let zeros = "0".repeat(256);
     let credentials = Credentials::parse(format!("admin:{zeros}\ntest:{zeros}\n").as_bytes()).unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Millis(i64::try_from(NOW).unwrap() * 1000)));
+    let clock: Arc<dyn Clock> = match setup.real {
+        true => Arc::new(SystemClock),
+        false => Arc::new(ManualClock::new(Millis(i64::try_from(NOW).unwrap() * 1000))),
+    };
     let credentials = Rc::new(RefCell::new(credentials));
     let server = Server { config, engine: Rc::clone(&engine), stats, credentials, clock };
     up.send(addresses).unwrap();
