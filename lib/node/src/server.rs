@@ -8,7 +8,10 @@
 //! * **Places.** At most `connection_limit` connections of both protocols are open. Over it a newcomer is closed at
 //!   once and counted. Strangers cannot keep clients out: a neo connection that has not authenticated within a few
 //!   seconds is closed, and when the node is full the one that has waited longest without having done so makes room
-//!   for whoever comes. Clients that have authenticated, and legacy ones, are never displaced.
+//!   for whoever comes. After those, legacy connections on which nothing goes on make room: first those that never
+//!   sent a byte, then those that have been idle longest between two requests, then those whose request has begun and
+//!   does not get on (no 64 KiB of it in [`Limits::begun`]). Displaced connections count as refused ones. Clients that
+//!   have authenticated, and legacy connections that are active, answered or streamed to, are never displaced.
 //! * **Memory.** A connection's buffers grow by what has arrived, never by what was announced, and are given back when
 //!   nothing is in them. A client that does not read is not listened to any more once so much waits for it. What all
 //!   connections hold between their turns is bounded; over it those that hold the most are dropped.
@@ -80,6 +83,12 @@ pub struct Limits {
     pub buffer_budget_bytes: usize,
     /// Time that a neo client has to authenticate.
     pub authentication: Duration,
+    /// Time after which a legacy connection that never sent a byte may have to make room.
+    pub silent: Duration,
+    /// Time without a request after which a legacy connection may have to make room.
+    pub idle: Duration,
+    /// Time after which a legacy connection may have to make room whose request has begun and does not get on.
+    pub begun: Duration,
     /// Time without any progress after which a client that has to read is dropped.
     pub write_stall: Duration,
     /// Time that answers which are being made or sent have at shutdown.
@@ -94,7 +103,7 @@ impl Limits {
 
     /// How often it is looked after time limits.
     fn sweep(&self) -> Duration {
-        let shortest = self.authentication.min(self.write_stall) / 4;
+        let shortest = self.authentication.min(self.write_stall).min(self.idle).min(self.begun) / 4;
         shortest.clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 }
@@ -107,6 +116,9 @@ impl Default for Limits {
             stream_unsent_bytes: 128 << 10,
             buffer_budget_bytes: 512 << 20,
             authentication: Duration::from_secs(5),
+            silent: Duration::from_secs(1),
+            idle: Duration::from_secs(5),
+            begun: Duration::from_secs(30),
             write_stall: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }

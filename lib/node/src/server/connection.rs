@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tracing::{debug, info};
 
 use super::buffers::BUFFER;
-use super::registry::Membership;
+use super::registry::{Membership, Phase};
 use crate::stats::add;
 
 /// Bytes read and made in a turn, after which others have theirs.
@@ -33,6 +33,9 @@ pub(super) trait Session {
     /// Bytes of input that must be there before it makes sense to call [`Self::take`]; at least 1. `None` while input
     /// has to wait.
     fn need(&self) -> Option<usize>;
+
+    /// What goes on while `there` bytes of input wait, and how many requests are over.
+    fn phase(&self, there: usize) -> (Phase, u64);
 
     /// Lets one stream append to `out`.
     fn produce(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step;
@@ -284,6 +287,7 @@ impl<S: Session> Connection<S> {
         match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
             Poll::Ready(Ok(count)) => {
                 add(&self.place.registry.stats.bytes_received, count as u64);
+                self.place.member.quiet.arrived(count);
                 Ok(Poll::Ready(count))
             }
             Poll::Ready(Err(error)) => Err(error),
@@ -324,6 +328,9 @@ impl<S: Session> Connection<S> {
         buffers.settle(&mut self.input, &mut self.taken);
         buffers.settle(&mut self.output, &mut self.sent);
         self.place.member.unsent.set(self.output.len() - self.sent);
+        let (phase, requests) = self.session.phase(self.input.len() - self.taken);
+        let busy = self.stage != Stage::Open || self.unsent() > 0;
+        self.place.member.quiet.set(if busy { Phase::Busy } else { phase }, requests);
         self.place.registry.hold(&self.place.member, self.input.capacity() + self.output.capacity());
     }
 }

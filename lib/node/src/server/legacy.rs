@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::connection::{Closed, Session, Step};
-use super::registry::Member;
+use super::registry::{Member, Phase};
 use crate::engine::{Engine, LegacySink, LegacyStep, LegacyStream, Peer, Produced, SinkStep};
 use crate::wake::{Board, Waker};
 
@@ -27,6 +27,8 @@ pub(super) struct LegacySession<E: Engine> {
     clock: Option<Instant>,
     /// Whether the time of any request is counted.
     timed: bool,
+    /// Requests that are over.
+    done: u64,
 }
 
 enum State {
@@ -47,7 +49,7 @@ impl<E: Engine> LegacySession<E> {
         let peer = Peer { address: member.address, name: Rc::from("") };
         let (board, waker) = (Rc::clone(&member.board), Waker::new(Rc::clone(&member.board), 0));
         let timed = E::LEGACY_REQUESTS.iter().any(|request| request.timed);
-        Self { node, peer, waker, board, state: State::Ready, running: None, need: 1, clock: None, timed }
+        Self { node, peer, waker, board, state: State::Ready, running: None, need: 1, clock: None, timed, done: 0 }
     }
 
     /// Takes one step. Returns how much of `input` is done with, or nothing when more of it has to come first.
@@ -88,6 +90,7 @@ impl<E: Engine> LegacySession<E> {
         let (consumed, request, state) = match self.node.engine.legacy(&self.peer, &self.waker, input, out) {
             LegacyStep::Done { consumed, request } => {
                 self.clock = began.map(|_| Instant::now());
+                self.done = self.done.wrapping_add(1);
                 if let Some(counters) = self.node.stats.legacy.get(request) {
                     counters.once(began.zip(self.clock).map_or(Duration::ZERO, |(began, now)| now - began));
                 }
@@ -125,6 +128,7 @@ impl<E: Engine> LegacySession<E> {
         self.state = State::Ready;
         self.need = 1;
         self.clock = None;
+        self.done = self.done.wrapping_add(1);
         if let Some((request, began)) = self.running.take()
             && let Some(counters) = self.node.stats.legacy.get(request)
         {
@@ -152,6 +156,15 @@ impl<E: Engine> Session for LegacySession<E> {
 
     fn need(&self) -> Option<usize> {
         (!matches!(self.state, State::Stream { .. } | State::Later(_))).then_some(self.need)
+    }
+
+    fn phase(&self, there: usize) -> (Phase, u64) {
+        let phase = match self.state {
+            State::Ready if there == 0 => Phase::Idle,
+            State::Ready | State::Sink(_) | State::Discard { .. } => Phase::Begun,
+            State::Stream { .. } | State::Later(_) => Phase::Busy,
+        };
+        (phase, self.done)
     }
 
     fn produce(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step {

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::Node;
 use super::connection::{self, Closed, Session};
-use super::registry::Member;
+use super::registry::{Member, Phase};
 use crate::engine::{Begun, Engine, NeoRequest, Peer, Support};
 use crate::wake::Waker;
 
@@ -196,6 +196,10 @@ impl<E: Engine> Session for NeoSession<E> {
 
     fn need(&self) -> Option<usize> {
         Some(self.need)
+    }
+
+    fn phase(&self, _: usize) -> (Phase, u64) {
+        (Phase::Busy, 0)
     }
 
     fn produce(&mut self, _cx: &mut Context<'_>, out: &mut Vec<u8>) -> connection::Step {

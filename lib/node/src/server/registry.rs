@@ -19,6 +19,11 @@ use super::buffers::Buffers;
 use super::complaints::Complaints;
 use crate::stats::{NodeStats, add};
 use crate::wake::Board;
+use quiet::{Candidates, Quiet};
+
+mod quiet;
+
+pub(super) use quiet::Phase;
 
 /// Which protocol a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub(super) enum Cut {
     Unauthenticated,
     /// It had not authenticated yet when the node was full and somebody else came.
     Displaced,
+    /// It did nothing when the node was full and somebody else came.
+    Quiet,
     /// The client did not read.
     Slow,
     /// It held the most when all together held too much.
@@ -58,6 +65,8 @@ pub(super) struct Member {
     pub(super) unsent: Cell<usize>,
     /// The connection was closed on our side.
     pub(super) lingering: Cell<bool>,
+    /// What it does.
+    pub(super) quiet: Quiet,
     protocol: Protocol,
     since: Instant,
     identity: RefCell<Option<(Rc<str>, ClientKey)>>,
@@ -99,6 +108,8 @@ pub(super) struct Registry {
     members: RefCell<Slab<Rc<Member>>>,
     /// Neo connections in the order in which they came; those that have authenticated or gone are left out on the way.
     strangers: RefCell<VecDeque<Rc<Member>>>,
+    /// Legacy connections that may make room.
+    quiet: Candidates,
     places: Cell<usize>,
     held: Cell<usize>,
     left: Notify,
@@ -114,6 +125,7 @@ impl Registry {
             draining: Cell::new(false),
             members: RefCell::default(),
             strangers: RefCell::default(),
+            quiet: Candidates::default(),
             places: Cell::new(0),
             held: Cell::new(0),
             left: Notify::new(),
@@ -123,7 +135,7 @@ impl Registry {
     }
 
     /// Takes in a connection. When the node is full, the neo connection that has waited longest without having
-    /// authenticated makes room; without such a one the newcomer is refused.
+    /// authenticated makes room, or else a legacy one that does nothing; without such a one the newcomer is refused.
     pub(super) fn admit(self: &Rc<Self>, address: SocketAddrV4, protocol: Protocol) -> Option<Membership> {
         if self.places.get() >= self.limit && !self.displace() {
             add(&self.stats.refused_connections, 1);
@@ -138,6 +150,7 @@ impl Registry {
             written: Cell::new(0),
             unsent: Cell::new(0),
             lingering: Cell::new(false),
+            quiet: Quiet::new(now),
             protocol,
             since: now,
             identity: RefCell::new(None),
@@ -154,15 +167,22 @@ impl Registry {
         Some(Membership { registry: Rc::clone(self), member, key })
     }
 
-    /// Ends the neo connection that has waited longest without having authenticated.
+    /// Ends the neo connection that has waited longest without having authenticated, or else the legacy one that has
+    /// done nothing for the longest time.
     pub(super) fn displace(&self) -> bool {
         let stranger = {
             let mut strangers = self.strangers.borrow_mut();
             std::iter::from_fn(|| strangers.pop_front()).find(|member| member.stranger() && member.counted.get())
         };
-        let Some(stranger) = stranger else { return false };
+        let (member, cut) = match stranger {
+            Some(stranger) => (stranger, Cut::Displaced),
+            None => match self.quietest() {
+                Some(quiet) => (quiet, Cut::Quiet),
+                None => return false,
+            },
+        };
         add(&self.stats.refused_connections, 1);
-        self.cut(&stranger, Cut::Displaced);
+        self.cut(&member, cut);
         true
     }
 
@@ -185,8 +205,8 @@ impl Registry {
             Cut::Credentials => {
                 info!(target: "node.connection", %client, name, "client dropped because its credentials are gone");
             }
-            Cut::Unauthenticated | Cut::Displaced | Cut::Lingering | Cut::Shutdown if !self.may_complain() => {}
-            Cut::Unauthenticated | Cut::Displaced | Cut::Lingering | Cut::Shutdown => {
+            _ if !self.may_complain() => {}
+            Cut::Unauthenticated | Cut::Displaced | Cut::Quiet | Cut::Lingering | Cut::Shutdown => {
                 debug!(target: "node.connection", %client, name, reason = ?cut, "connection dropped");
             }
         }
@@ -225,6 +245,7 @@ impl Registry {
         let now = Instant::now();
         let limits = &self.limits;
         for member in self.snapshot() {
+            member.quiet.note(now);
             let (written, since) = member.progress.get();
             let idle = member.unsent.get() == 0 && !member.lingering.get();
             if idle || member.written.get() != written {

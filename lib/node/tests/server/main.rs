@@ -6,5 +6,6 @@ mod handshake;
 mod harness;
 mod legacy;
 mod multiplex;
+mod places;
 mod stop;
 mod toy;
