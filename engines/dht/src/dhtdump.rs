@@ -76,6 +76,11 @@ impl Settings {
             oneshot: config.flag(ONESHOT),
         })
     }
+
+    /// What is really between two dumps, apart from the time that they take; nothing with `--oneshot`.
+    fn between(&self) -> Option<Duration> {
+        (!self.oneshot).then_some(self.period.max(self.min_wait))
+    }
 }
 
 const ONESHOT: &str = "oneshot";
@@ -200,9 +205,7 @@ impl ToolInspect for State {
     }
 
     fn facts(&self) -> Facts {
-        let Settings { period, min_wait, oneshot, .. } = self.settings;
-        // What is really between two dumps.
-        let period = (!oneshot).then_some(period.max(min_wait));
+        let period = self.settings.between();
         let dump = DumpFacts { period, ..self.progress.dump.borrow().clone() };
         Facts { channels: self.progress.channels(), dump: Some(dump), ..Facts::default() }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
+use overstory_model::Timestamp;
 use overstory_node::config::Config;
 use overstory_node::stats::Fields;
 use overstory_swarm::batch::{Added, BatchBuilder};
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::cycle;
 use super::progress::{Progress, Written};
-use super::{Settings, pause};
+use super::{Settings, last_dump, now, pause};
 use crate::dump::{DataDir, DumpOptions};
 
 fn settings(text: &str) -> Result<Settings, String> {
@@ -44,6 +45,29 @@ fn a_cycle_begins_a_period_after_the_last_but_never_at_once() {
     assert_eq!(pause(&settings, secs(30)), secs(70));
     assert_eq!(pause(&settings, secs(95)), secs(20));
     assert_eq!(pause(&settings, secs(500)), secs(20));
+}
+
+#[test]
+fn a_period_below_the_least_pause_is_that_pause_for_health() {
+    let between = |dump| settings(&format!("[Dht]\naddress = 127.0.0.1\nport = 1\n[Dump]\n{dump}")).unwrap().between();
+    assert_eq!(between("period_s = 20\n"), Some(secs(60)));
+    assert_eq!(between("period_s = 100\nmin_wait_s = 20\n"), Some(secs(100)));
+}
+
+#[test]
+fn the_newest_file_tells_when_the_last_dump_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).unwrap();
+    assert_eq!(last_dump(&data), None);
+    for (name, at) in [("old.tcm", 1_000), ("new.tcm", 2_000), ("other.tcm.backup", 3_000)] {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + secs(at)).unwrap();
+    }
+    assert_eq!(last_dump(&data), Some(Timestamp(2_000)));
+    // A clock that was set back.
+    let file = fs::File::create(dir.path().join("future.tcm")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + secs(1 << 33)).unwrap();
+    assert!(last_dump(&data).unwrap() <= now());
 }
 
 #[test]
