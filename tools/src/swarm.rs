@@ -229,9 +229,16 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("swarm: {}", program::chain(error.as_ref()));
-            ExitCode::from(if error.is::<input::BadInput>() { USAGE } else { FAILED })
+            ExitCode::from(if wrong_usage(&error) { USAGE } else { FAILED })
         }
     }
+}
+
+/// Whether an error is about what was asked for, and no node could do it.
+fn wrong_usage(error: &anyhow::Error) -> bool {
+    use overstory_client::Error::{BadChannelName, EmptyValue, OtherProtocolOnly};
+    let asked = error.downcast_ref::<overstory_client::Error>();
+    error.is::<input::BadInput>() || matches!(asked, Some(BadChannelName(_) | EmptyValue | OtherProtocolOnly { .. }))
 }
 
 /// What the flags say of nodes and protocol.

@@ -8,6 +8,7 @@ mod records;
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::pin::pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,12 @@ use crate::registry::Registry;
 
 pub use changes::{Change, Changes};
 pub use records::{Batch, Records, Selection, StreamControl};
+
+/// How often a wait looks at what does not wake it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What each node answered.
+pub type Answers<T> = Vec<(SocketAddrV4, Result<T, Error>)>;
 
 /// Which protocol the client speaks. The registry's ports are that protocol's.
 #[derive(Debug, Clone)]
@@ -117,7 +124,18 @@ struct Inner {
 
 enum Backend {
     Neo(Arc<Links>),
-    Legacy { pools: Vec<Arc<Pool>>, handshake: tokio::sync::Mutex<u64> },
+    Legacy { pools: Vec<Arc<Pool>>, handshake: Handshake },
+}
+
+/// The handshakes of a legacy client.
+#[derive(Default)]
+struct Handshake {
+    /// How many there were that told something.
+    done: AtomicU64,
+    /// One at a time.
+    running: tokio::sync::Mutex<()>,
+    /// Who was away, and why, at the last one.
+    away: Mutex<Vec<(SocketAddrV4, Error)>>,
 }
 
 /// The connections of a neo client.
@@ -142,7 +160,8 @@ impl Routes {
 }
 
 impl DhtClient {
-    /// Sets a client up and waits until every node has answered, at most `connect_timeout`.
+    /// Sets a client up and waits until every node has answered, at most `connect_timeout`. Whoever wants to work
+    /// while nodes are away takes [`Self::start`].
     ///
     /// # Errors
     /// The first node that could not be reached or did not accept the client; legacy: the nodes' versions differ or
@@ -153,7 +172,9 @@ impl DhtClient {
         Ok(client)
     }
 
-    /// Sets a client up without waiting; requests wait for the connection. Needs a tokio runtime.
+    /// Sets a client up without waiting; needs a tokio runtime. A request goes as soon as the node that has its key is
+    /// connected, whatever the others do; one whose key no known range has waits for the nodes that have not told
+    /// theirs, and fails with [`Error::OwnerAway`] if they do not in its time.
     ///
     /// # Errors
     /// The registry is empty.
@@ -176,7 +197,7 @@ impl DhtClient {
             Protocol::Legacy { .. } => {
                 let pool = |&node| Pool::new(node, config.connections, config.queue_limit, config.connect_timeout);
                 let pools = config.nodes.nodes().iter().map(pool).collect();
-                Backend::Legacy { pools, handshake: tokio::sync::Mutex::new(0) }
+                Backend::Legacy { pools, handshake: Handshake::default() }
             }
         };
         Ok(Self { inner: Arc::new(Inner { config, routes, backend }) })
@@ -189,20 +210,16 @@ impl DhtClient {
     pub async fn ready(&self) -> Result<(), Error> {
         let deadline = Instant::now() + self.inner.config.connect_timeout;
         match &self.inner.backend {
-            Backend::Legacy { .. } => self.handshake(0, deadline).await,
+            Backend::Legacy { .. } => self.handshake(0, None, deadline).await,
             Backend::Neo(links) => loop {
                 let mut changed = pin!(self.inner.routes.changed.notified());
                 changed.as_mut().enable();
-                let missing = {
-                    let table = self.inner.routes.lock();
-                    self.inner.config.nodes.nodes().iter().copied().find(|&node| !table.knows(node))
-                };
-                let Some(missing) = missing else { return Ok(()) };
-                // A node that refuses the client does so again: waiting for it is of no use.
-                if let Some(error) = links.refusal() {
+                let Some(missing) = self.unknown().first().copied() else { return Ok(()) };
+                // Nodes that refuse the client do so again: waiting for them is of no use.
+                if let Some(error) = self.refusal() {
                     return Err(error);
                 }
-                let look_again = deadline.min(Instant::now() + Duration::from_millis(50));
+                let look_again = deadline.min(Instant::now() + LOOK_AGAIN);
                 if timeout_at(look_again, changed).await.is_err() && Instant::now() >= deadline {
                     return Err(links.trouble(missing));
                 }
@@ -298,14 +315,35 @@ impl DhtClient {
     /// # Errors
     /// The first node that could not tell.
     pub async fn channels(&self) -> Result<Vec<String>, Error> {
-        let names = match &self.inner.backend {
-            Backend::Neo(links) => self.neo_channels(links).await?,
-            Backend::Legacy { pools, .. } => self.legacy_channels(pools).await?,
-        };
-        let mut names: Vec<String> = names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+        let names = all(self.channels_by_node().await)?;
+        let mut names: Vec<String> = names.into_iter().flat_map(|(_, names)| names).collect();
         names.sort_unstable();
         names.dedup();
         Ok(names)
+    }
+
+    /// The channels of each node.
+    pub async fn channels_by_node(&self) -> Answers<Vec<String>> {
+        let answers = match &self.inner.backend {
+            Backend::Neo(links) => self.neo_channels(links).await,
+            Backend::Legacy { pools, .. } => self.legacy_channels(pools).await,
+        };
+        let text = |names: Vec<Vec<u8>>| names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+        answers.into_iter().map(|(node, names)| (node, names.map(text))).collect()
+    }
+
+    /// The range of each node. By neo it waits for those that have not told it, at most `connect_timeout`.
+    pub async fn ranges_by_node(&self) -> Answers<HashRange> {
+        match &self.inner.backend {
+            Backend::Neo(links) => {
+                // Who is away is told with the rest.
+                let _ = self.ready().await;
+                let known: BTreeMap<_, _> = self.ranges().iter().collect();
+                let range = |node| known.get(&node).copied().ok_or_else(|| links.trouble(node));
+                self.nodes().into_iter().map(|node| (node, range(node))).collect()
+            }
+            Backend::Legacy { pools, .. } => self.legacy_ranges(pools).await,
+        }
     }
 
     /// Removes a channel and its records at all nodes. By neo only the client `admin` may.
@@ -313,11 +351,19 @@ impl DhtClient {
     /// # Errors
     /// The first node that failed; the others may have done it.
     pub async fn remove_channel(&self, channel: &str) -> Result<(), Error> {
+        all(self.remove_channel_by_node(channel).await?).map(|_| ())
+    }
+
+    /// As [`Self::remove_channel`], and says how it went at each node.
+    ///
+    /// # Errors
+    /// The channel's name is none.
+    pub async fn remove_channel_by_node(&self, channel: &str) -> Result<Answers<()>, Error> {
         check(channel)?;
-        match &self.inner.backend {
+        Ok(match &self.inner.backend {
             Backend::Neo(links) => self.neo_remove_channel(links, channel).await,
             Backend::Legacy { pools, .. } => self.legacy_remove_channel(pools, channel).await,
-        }
+        })
     }
 
     /// Reads a channel from all nodes at once.
@@ -362,7 +408,17 @@ impl DhtClient {
     /// # Errors
     /// The first node that could not tell.
     pub async fn sizes(&self) -> Result<Vec<Size>, Error> {
-        self.legacy_sizes(self.pools("GetSize")?, None).await
+        Ok(all(self.sizes_by_node(None).await?)?.into_iter().map(|(_, size)| size).collect())
+    }
+
+    /// How much each node holds, of a channel or of all (legacy only).
+    ///
+    /// # Errors
+    /// The channel's name is none, or the protocol is neo.
+    pub async fn sizes_by_node(&self, channel: Option<&str>) -> Result<Answers<Size>, Error> {
+        channel.map_or(Ok(()), check)?;
+        let request = if channel.is_some() { "GetChannelSize" } else { "GetSize" };
+        Ok(self.legacy_sizes(self.pools(request)?, channel).await)
     }
 
     /// How much each node holds of a channel (legacy only).
@@ -370,8 +426,7 @@ impl DhtClient {
     /// # Errors
     /// The first node that could not tell.
     pub async fn channel_sizes(&self, channel: &str) -> Result<Vec<Size>, Error> {
-        check(channel)?;
-        self.legacy_sizes(self.pools("GetChannelSize")?, Some(channel)).await
+        Ok(all(self.sizes_by_node(Some(channel)).await?)?.into_iter().map(|(_, size)| size).collect())
     }
 
     /// How many legacy connections each node has (legacy only).
@@ -379,7 +434,15 @@ impl DhtClient {
     /// # Errors
     /// The first node that could not tell.
     pub async fn num_connections(&self) -> Result<Vec<(SocketAddrV4, u64)>, Error> {
-        self.legacy_connections(self.pools("GetNumConnections")?).await
+        all(self.num_connections_by_node().await?)
+    }
+
+    /// As [`Self::num_connections`], from whoever answers.
+    ///
+    /// # Errors
+    /// The protocol is neo.
+    pub async fn num_connections_by_node(&self) -> Result<Answers<u64>, Error> {
+        Ok(self.legacy_connections(self.pools("GetNumConnections")?).await)
     }
 
     /// The version that each node tells (legacy only).
@@ -387,7 +450,15 @@ impl DhtClient {
     /// # Errors
     /// The first node that could not tell.
     pub async fn versions(&self) -> Result<Vec<(SocketAddrV4, String)>, Error> {
-        self.legacy_versions(self.pools("GetVersion")?).await
+        all(self.versions_by_node().await?)
+    }
+
+    /// As [`Self::versions`], from whoever answers.
+    ///
+    /// # Errors
+    /// The protocol is neo.
+    pub async fn versions_by_node(&self) -> Result<Answers<String>, Error> {
+        Ok(self.legacy_versions(self.pools("GetVersion")?).await)
     }
 
     /// Asks a node for its range (legacy only).
@@ -424,6 +495,21 @@ impl DhtClient {
         let unknown = Error::Away { node, cause: None };
         self.pools(request)?.iter().find(|pool| pool.node() == node).ok_or(unknown)
     }
+}
+
+/// Asks all at once; what each says does not depend on the others.
+async fn each<S, T, F>(sources: Vec<S>, node: fn(&S) -> SocketAddrV4, ask: impl Fn(S) -> F) -> Answers<T>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let nodes: Vec<_> = sources.iter().map(node).collect();
+    let answers = futures_util::future::join_all(sources.into_iter().map(ask)).await;
+    nodes.into_iter().zip(answers).collect()
+}
+
+/// What all have answered, or the first error.
+fn all<T>(answers: Answers<T>) -> Result<Vec<(SocketAddrV4, T)>, Error> {
+    answers.into_iter().map(|(node, answer)| Ok((node, answer?))).collect()
 }
 
 fn check(channel: &str) -> Result<(), Error> {
@@ -475,16 +561,6 @@ impl Links {
             Some(error) => error,
             None => Error::Away { node, cause: None },
         }
-    }
-
-    /// A node that does not want this client, if there is one.
-    fn refusal(&self) -> Option<Error> {
-        self.lock().values().filter_map(Link::trouble).find_map(|trouble| match trouble {
-            Error::Away { cause: Some(cause), .. } if matches!(*cause, Error::Rejected { .. }) => {
-                Some(Error::clone(&cause))
-            }
-            _ => None,
-        })
     }
 }
 

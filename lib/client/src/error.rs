@@ -22,7 +22,10 @@ pub enum Error {
         cause: Arc<io::Error>,
     },
     /// The node does not speak this protocol there.
-    #[error("{node}: does not answer as a {expected} node (the neo port of a dht node is its legacy port + 100)")]
+    #[error(
+        "{node}: takes connections but does not answer as a {expected} node: \
+         is it the port of the other protocol? (the neo port of a dht node is its legacy port + 100)"
+    )]
     OtherProtocol {
         /// Which node.
         node: SocketAddrV4,
@@ -38,7 +41,7 @@ pub enum Error {
         name: String,
     },
     /// No connection to the node came about within the request's time. The request was not sent.
-    #[error("{node}: not connected{}", .cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default())]
+    #[error("{node}: not connected{}", .cause.as_ref().map(|cause| because(*node, cause)).unwrap_or_default())]
     Away {
         /// Which node.
         node: SocketAddrV4,
@@ -72,6 +75,12 @@ pub enum Error {
     /// The node answered that it could not do it.
     #[error("{node}: the node answered with an error")]
     Node {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The node answered that it did not store the record; by neo it does not say why.
+    #[error("{node}: did not store the record: its size_limit is reached, or its log says what is wrong")]
+    NotStored {
         /// Which node.
         node: SocketAddrV4,
     },
@@ -118,6 +127,16 @@ pub enum Error {
     /// No node of the registry is responsible for the key.
     #[error("no node is responsible for key {0}")]
     NoResponsibleNode(Key),
+    /// No node whose range is known has the key, and the ranges of some are not known, since they are away.
+    #[error("no node that answers is responsible for key {key}; away: {}; {cause}", list(.away))]
+    OwnerAway {
+        /// The key.
+        key: Key,
+        /// Who is away: one of these may have it.
+        away: Arc<[SocketAddrV4]>,
+        /// What is wrong with the first of them.
+        cause: Arc<Error>,
+    },
     /// So many requests wait for a connection to the node already.
     #[error("{node}: too many requests are waiting")]
     QueueFull {
@@ -161,6 +180,16 @@ pub enum Error {
     Closed,
 }
 
+/// The cause in parentheses, without naming the node once more.
+fn because(node: SocketAddrV4, cause: &Error) -> String {
+    let text = cause.to_string();
+    format!(" ({})", text.strip_prefix(&format!("{node}: ")).unwrap_or(&text))
+}
+
+fn list(nodes: &[SocketAddrV4]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl Error {
     /// Whether the same request may succeed later without anybody changing anything about it.
     ///
@@ -174,6 +203,8 @@ impl Error {
                 | Self::Broken { .. }
                 | Self::Timeout { .. }
                 | Self::Node { .. }
+                | Self::NotStored { .. }
+                | Self::OwnerAway { .. }
                 | Self::WrongNode { .. }
                 | Self::OutOfMemory { .. }
                 | Self::Conflict { .. }
@@ -186,7 +217,14 @@ impl Error {
     /// Whether the node may have done the request although it failed.
     #[must_use]
     pub const fn effect_unknown(&self) -> bool {
-        matches!(self, Self::Broken { .. } | Self::Timeout { .. } | Self::Protocol { .. } | Self::Node { .. })
+        matches!(
+            self,
+            Self::Broken { .. }
+                | Self::Timeout { .. }
+                | Self::Protocol { .. }
+                | Self::Node { .. }
+                | Self::NotStored { .. }
+        )
     }
 
     pub(crate) fn connect(node: SocketAddrV4, cause: io::Error) -> Self {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Conn>>,
     waiting: AtomicUsize,
     queue_limit: usize,
+    /// Whether the node has ever answered: then it speaks this protocol.
+    spoke: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -52,11 +54,16 @@ impl Pool {
     pub(crate) fn new(node: SocketAddrV4, limit: usize, queue_limit: usize, connect_timeout: Duration) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(limit.max(1)));
         let (idle, waiting) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Arc::new(Self { node, connect_timeout, permits, idle, waiting, queue_limit })
+        Arc::new(Self { node, connect_timeout, permits, idle, waiting, queue_limit, spoke: AtomicBool::new(false) })
     }
 
     pub(crate) const fn node(&self) -> SocketAddrV4 {
         self.node
+    }
+
+    /// The node of a pool.
+    pub(crate) fn of(pool: &Arc<Self>) -> SocketAddrV4 {
+        pool.node
     }
 
     /// Sends a request and reads its status; the reply is read from the lease.
@@ -65,8 +72,18 @@ impl Pool {
         let mut out = Vec::with_capacity(256);
         request.encode(&mut out);
         lease.write(&out, limit).await?;
-        let status = lease.read(limit, reply::status).await?;
         let node = self.node;
+        let status = match lease.read(limit, reply::status).await {
+            Ok(status) => status,
+            // A neo node does not like how a request begins. What may have had an effect is not explained away.
+            Err(Error::Broken { .. } | Error::Protocol { .. })
+                if harmless(request) && !self.spoke.load(Ordering::Relaxed) =>
+            {
+                return Err(Error::OtherProtocol { node, expected: "legacy" });
+            }
+            Err(error) => return Err(error),
+        };
+        self.spoke.store(true, Ordering::Relaxed);
         let error = match status {
             Status::Ok => return Ok(lease),
             Status::WrongNode => Error::WrongNode { node },
@@ -123,6 +140,14 @@ impl Pool {
             }
         }
     }
+}
+
+/// Whether a request only reads.
+const fn harmless(request: &Request<'_>) -> bool {
+    !matches!(
+        request,
+        Request::Put { .. } | Request::Remove { .. } | Request::RemoveChannel { .. } | Request::Redistribute { .. }
+    )
 }
 
 /// One place in the queue.

@@ -11,7 +11,7 @@ use std::{fmt, fs, io};
 
 use overstory_swarm::auth::{ClientKey, Credentials, CredentialsError, MAX_CREDENTIALS, MAX_NAME};
 
-pub(crate) use handshake::establish;
+pub(crate) use handshake::{establish, silent};
 
 /// Who the client is: its name and the key that the nodes know for it.
 #[derive(Clone, PartialEq, Eq)]

@@ -189,4 +189,32 @@ mod tests {
         assert_eq!(table.newest(Key(u64::MAX)), None);
         assert_eq!(table.candidates(Key(u64::MAX), now), [node(1)]);
     }
+
+    #[test]
+    fn a_fresh_connection_learns_of_a_redistribution_that_has_begun() {
+        let now = Instant::now();
+        let (low, high) = (HashRange::new(0, HALF - 1).unwrap(), HashRange::new(HALF, u64::MAX).unwrap());
+        let key = Key(u64::MAX);
+        for known_first in [false, true] {
+            let mut table = RangeTable::default();
+            if known_first {
+                table.update(node(2), high, now);
+            }
+            // What the old node had, what it has, and who has the rest; each connection begins like this.
+            for _ in 0..2 {
+                table.update(node(1), HashRange::FULL, now);
+                table.update(node(1), low, now);
+                table.update(node(2), high, now);
+                assert_eq!(table.candidates(key, now), [node(2), node(1)]);
+            }
+            // The new node speaks for itself, with the range it has or while it has none yet.
+            for range in [high, HashRange::EMPTY, high] {
+                table.update(node(2), range, now);
+                assert!(table.candidates(key, now).contains(&node(1)));
+            }
+            assert_eq!(table.newest(key), Some(node(2)));
+            assert_eq!(table.candidates(key, now), [node(2), node(1)]);
+            assert_eq!(table.check(false), Ok(()));
+        }
+    }
 }

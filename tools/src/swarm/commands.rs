@@ -1,14 +1,16 @@
 //! What each command does.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::net::SocketAddrV4;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use overstory_client::dht::{Change, Changes, Selection, Size};
-use overstory_client::{ClientConfig, DhtClient, Error, Protocol};
+use overstory_client::dht::{Answers, Change, Changes, Selection, Size};
+use overstory_client::{ClientConfig, DhtClient, Error};
 use overstory_runtime::program;
 use overstory_swarm::key::{HashRange, Key};
 use tokio::sync::mpsc;
@@ -26,7 +28,8 @@ type Out = BufWriter<StdoutLock<'static>>;
 
 /// Runs a command; gives the exit code.
 pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Result<u8> {
-    let client = connect(config, command).await?;
+    // No waiting for nodes that are away: each request waits for those it needs.
+    let client = DhtClient::start(config)?;
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let code = match command {
         Command::Get { record, format } => get(&client, record, *format, &mut out).await?,
@@ -43,57 +46,77 @@ pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Resu
         }
         Command::Getall(all) => get_all(&client, all, &mut out).await?,
         Command::Channels => {
-            for name in client.channels().await? {
+            let (told, code) = living(client.channels_by_node().await);
+            let names: BTreeSet<String> = told.into_iter().flat_map(|(_, names)| names).collect();
+            for name in names {
                 writeln!(out, "{name}")?;
             }
-            0
+            code
         }
         Command::Size { channel } => {
-            let sizes = match channel {
-                Some(channel) => client.channel_sizes(channel).await?,
-                None => client.sizes().await?,
-            };
-            for Size { node, records, bytes } in sizes {
+            let (told, code) = living(client.sizes_by_node(channel.as_deref()).await?);
+            for (_, Size { node, records, bytes }) in told {
                 writeln!(out, "{node}\t{records}\t{bytes}")?;
             }
-            0
+            code
         }
-        Command::Listen { channel, format } => follow(client.listen(channel)?, *format, None, &mut out).await?,
+        Command::Listen { channel, format } => {
+            let changes = client.listen(channel)?;
+            name_missing(&client);
+            follow(changes, *format, None, &mut out).await?
+        }
         Command::Mirror(mirror) => {
             let period = Duration::from_secs(mirror.period.into());
             let changes = client.mirror(&mirror.channel, mirror.refresh, period)?;
+            name_missing(&client);
             follow(changes, mirror.format, Some(()), &mut out).await?
         }
-        Command::Removechannel { channel } => {
-            client.remove_channel(channel).await?;
-            0
-        }
+        Command::Removechannel { channel } => living(client.remove_channel_by_node(channel).await?).1,
         Command::Ranges => ranges(&client, &mut out).await?,
         Command::Connections => {
-            for (node, connections) in client.num_connections().await? {
+            let (told, code) = living(client.num_connections_by_node().await?);
+            for (node, connections) in told {
                 writeln!(out, "{node}\t{connections}")?;
             }
-            0
+            code
         }
         Command::Version => {
-            for (node, version) in client.versions().await? {
+            let (told, code) = living(client.versions_by_node().await?);
+            for (node, version) in told {
                 writeln!(out, "{node}\t{version}")?;
             }
-            0
+            code
         }
     };
     out.flush()?;
     Ok(code)
 }
 
-/// Connects. By legacy only what is about a key needs the nodes' ranges; the rest works with nodes that disagree, too.
-async fn connect(config: ClientConfig, command: &Command) -> Result<DhtClient, Error> {
-    let keyed =
-        matches!(command, Command::Get { .. } | Command::Put(_) | Command::Exists { .. } | Command::Remove { .. });
-    match config.protocol {
-        Protocol::Legacy { .. } if !keyed => DhtClient::start(config),
-        _ => DhtClient::connect(config).await,
+/// Gives what the living nodes answered, names the others, and says whether there are such.
+fn living<T>(answers: Answers<T>) -> (Vec<(SocketAddrV4, T)>, u8) {
+    let (mut told, mut code) = (Vec::new(), 0);
+    for (node, answer) in answers {
+        match answer {
+            Ok(answer) => told.push((node, answer)),
+            Err(error) => {
+                eprintln!("swarm: {error}");
+                code = FAILED;
+            }
+        }
     }
+    (told, code)
+}
+
+/// Names the nodes that are away while the others are followed.
+fn name_missing(client: &DhtClient) {
+    let client = client.clone();
+    tokio::spawn(async move {
+        for (_, range) in client.ranges_by_node().await {
+            if let Err(error) = range {
+                eprintln!("swarm: {error}");
+            }
+        }
+    });
 }
 
 fn key(record: &Record) -> Result<Key, BadInput> {
@@ -167,7 +190,7 @@ async fn bulk(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
                 Err(error) => {
                     fail(number, &error, &mut progress);
                     // Nobody is there, or nobody wants this: the next million lines would not fare better.
-                    if matches!(error, Error::Away { .. } | Error::BadChannelName(_) | Error::NotPermitted { .. }) {
+                    if is_hopeless(&error) {
                         over = true;
                         hopeless = Some(error);
                     }
@@ -184,9 +207,20 @@ async fn bulk(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
     let rate = if seconds > 0.0 { stored as f64 / seconds } else { 0.0 };
     eprintln!("{stored} records stored, {failed} failed, {seconds:.1} s, {rate:.0} per second");
     match hopeless {
-        Some(error) => bail!("gave up after line {number}: {error}"),
+        Some(error) => Err(anyhow::Error::new(error).context(format!("gave up after line {number}"))),
         None => Ok(if failed == 0 { 0 } else { FAILED }),
     }
+}
+
+const fn is_hopeless(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Away { .. }
+            | Error::OwnerAway { .. }
+            | Error::Rejected { .. }
+            | Error::BadChannelName(_)
+            | Error::NotPermitted { .. }
+    )
 }
 
 async fn get_all(client: &DhtClient, all: &GetAll, out: &mut Out) -> anyhow::Result<u8> {
@@ -261,12 +295,7 @@ async fn follow(mut changes: Changes, format: Format, kinds: Option<()>, out: &m
 }
 
 async fn ranges(client: &DhtClient, out: &mut Out) -> anyhow::Result<u8> {
-    let mut known: Vec<_> = client.ranges().iter().collect();
-    if known.is_empty() {
-        for node in client.nodes() {
-            known.push((node, client.responsible_range(node).await?));
-        }
-    }
+    let (mut known, code) = living(client.ranges_by_node().await);
     known.sort_unstable_by_key(|(node, range)| (range.is_empty(), range.min(), *node));
     let mut table = overstory_client::RangeTable::default();
     for (node, range) in known {
@@ -277,7 +306,7 @@ async fn ranges(client: &DhtClient, out: &mut Out) -> anyhow::Result<u8> {
     if let Err(problem) = table.check(false) {
         eprintln!("swarm: {problem}");
     }
-    Ok(0)
+    Ok(code)
 }
 
 fn show(range: HashRange) -> String {

@@ -1,80 +1,160 @@
 //! The legacy requests of a dht client, and its handshake (protocol §1.5).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use overstory_runtime::backoff::Backoff;
 use overstory_swarm::key::{HashRange, Key};
 use overstory_swarm::legacy::dht::Request;
 use overstory_swarm::legacy::{Limits, NodeAddress, NodeRange, Ranges, reply};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::changes::{self, Changes};
 use super::records::{self, Records, Selection};
-use super::{Backend, DhtClient, Protocol, Size};
+use super::{Answers, Backend, DhtClient, Handshake, Protocol, Size, each};
 use crate::error::Error;
 use crate::legacy::{Limit, Pool, keep};
 use crate::ranges::RangeTable;
 
+/// How long the other nodes are waited for once the node of a key has told its range.
+const GRACE: Duration = Duration::from_millis(20);
+/// What is added to the time of all nodes, so that each can say itself that it was too short.
+const LAST_WORD: Duration = Duration::from_millis(50);
+
+/// The ranges of those that answered, and the others.
+type Asked = (RangeTable, Vec<(SocketAddrV4, Error)>);
+
+impl Handshake {
+    fn away(&self) -> MutexGuard<'_, Vec<(SocketAddrV4, Error)>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why no node is known for a key.
+    fn nobody(&self, key: Key) -> Error {
+        let away = self.away();
+        let Some((_, cause)) = away.first() else { return Error::NoResponsibleNode(key) };
+        Error::OwnerAway { key, away: away.iter().map(|(node, _)| *node).collect(), cause: Arc::new(cause.clone()) }
+    }
+}
+
 impl DhtClient {
-    /// Asks every node for its version and range; `seen` is the number of handshakes before, so that of many callers
-    /// one does it.
-    pub(super) async fn handshake(&self, seen: u64, deadline: Instant) -> Result<(), Error> {
+    /// Asks the nodes for their versions and ranges; `seen` is the number of handshakes before, so that of many callers
+    /// one does it. Without a key every node has to answer. With one it is enough that a node has the key: the others
+    /// are waited for a moment, and are [away](Handshake) if they do not answer.
+    pub(super) async fn handshake(&self, seen: u64, key: Option<Key>, deadline: Instant) -> Result<(), Error> {
         let Backend::Legacy { pools, handshake } = &self.inner.backend else { return Ok(()) };
-        let mut done = handshake.lock().await;
-        if *done > seen {
+        // Whoever does not get to it in time has waited for the nodes that are away.
+        let Ok(_running) = timeout_at(deadline, handshake.running.lock()).await else { return Ok(()) };
+        let enough = match key {
+            Some(key) => self.inner.routes.lock().newest(key).is_some(),
+            None => handshake.away().is_empty(),
+        };
+        if handshake.done.load(Ordering::Acquire) > seen && enough {
             return Ok(());
         }
-        let wait = Duration::from_millis(20);
-        let table = loop {
-            match self.ask_ranges(pools, deadline).await {
-                Ok(table) => break table,
-                // A node that is just starting.
-                Err(error @ Error::Connect { .. }) => {
-                    if Instant::now() + wait >= deadline {
-                        return Err(error);
-                    }
-                    sleep(wait).await;
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        table.check(matches!(self.inner.config.protocol, Protocol::Legacy { gaps: true }))?;
-        *self.inner.routes.lock() = table;
-        *done += 1;
+        let (fresh, away) = self.ask_ranges(pools, key, deadline).await?;
+        let gaps = !away.is_empty() || matches!(self.inner.config.protocol, Protocol::Legacy { gaps: true });
+        fresh.check(gaps)?;
+        let mut table = RangeTable::default();
+        let mut routes = self.inner.routes.lock();
+        // What those that are away said before still holds, unless somebody else has it by now.
+        let earlier: Vec<_> = routes.iter().filter(|(node, _)| !fresh.knows(*node)).collect();
+        for (node, range) in earlier.into_iter().chain(fresh.iter()) {
+            table.update(node, range, std::time::Instant::now());
+        }
+        *routes = table;
+        drop(routes);
+        *handshake.away() = away;
+        handshake.done.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
-    async fn ask_ranges(&self, pools: &[Arc<Pool>], deadline: Instant) -> Result<RangeTable, Error> {
-        let timeout = self.inner.config.connect_timeout;
-        let limit = Limit::Until(deadline, timeout);
-        let each = pools.iter().map(|pool| async move { tokio::try_join!(version(pool, limit), range(pool, limit)) });
-        let answers = futures_util::future::try_join_all(each).await?;
+    /// The ranges of those that answer, and who does not.
+    async fn ask_ranges(&self, pools: &[Arc<Pool>], key: Option<Key>, deadline: Instant) -> Result<Asked, Error> {
+        let limit = Limit::Until(deadline, self.inner.config.connect_timeout);
+        let troubles = Mutex::new(BTreeMap::new());
+        let note = |node, error: &Error| {
+            troubles.lock().unwrap_or_else(PoisonError::into_inner).insert(node, error.clone());
+        };
+        let ask = async |pool: &Arc<Pool>| {
+            let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(250));
+            loop {
+                let error = match tokio::try_join!(version(pool, limit), range(pool, limit)) {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                note(pool.node(), &error);
+                let wait = backoff.next_delay();
+                // A node that is just starting, or restarting.
+                let again = match error {
+                    Error::Connect { .. } => true,
+                    Error::Broken { .. } => key.is_some(),
+                    _ => false,
+                };
+                if !again || Instant::now() + wait >= deadline {
+                    return Err(error);
+                }
+                sleep(wait).await;
+            }
+        };
+        let ask = &ask;
+        let mut asking: FuturesUnordered<_> =
+            pools.iter().map(|pool| async move { (pool.node(), ask(pool).await) }).collect();
         let mut table = RangeTable::default();
         let mut first: Option<(SocketAddrV4, String)> = None;
-        for (pool, (version, range)) in pools.iter().zip(answers) {
-            table.update(pool.node(), range, std::time::Instant::now());
+        let mut until = deadline + LAST_WORD;
+        loop {
+            let answered = match timeout_at(until, asking.next()).await {
+                Ok(Some(answered)) => answered,
+                Ok(None) | Err(_) => break,
+            };
+            let (node, (version, range)) = match answered {
+                (node, Ok(answer)) => (node, answer),
+                (_, Err(error)) if key.is_none() => return Err(error),
+                (_, Err(_)) => continue,
+            };
+            table.update(node, range, std::time::Instant::now());
+            if key.is_some_and(|key| range.contains(key)) {
+                until = until.min(Instant::now() + GRACE);
+            }
             match &first {
-                None => first = Some((pool.node(), version)),
-                Some((node, said)) if *said != version => {
-                    let (first, first_version) = (*node, said.clone());
-                    return Err(Error::Versions { first, first_version, second: pool.node(), second_version: version });
+                None => first = Some((node, version)),
+                Some((first, said)) if *said != version => {
+                    let (first, first_version) = (*first, said.clone());
+                    return Err(Error::Versions { first, first_version, second: node, second_version: version });
                 }
                 Some(_) => {}
             }
         }
-        Ok(table)
+        drop(asking);
+        let mut troubles = troubles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let missing = pools.iter().map(|pool| pool.node()).filter(|node| !table.knows(*node));
+        let silent = |node| Error::Timeout { node, after: self.inner.config.connect_timeout };
+        let away = missing.map(|node| (node, troubles.remove(&node).unwrap_or_else(|| silent(node)))).collect();
+        Ok((table, away))
     }
 
     /// The pool of the node that is responsible for a key, and the number of handshakes until now.
     async fn route(&self, key: Key, limit: Limit) -> Result<(&Arc<Pool>, u64), Error> {
         let Backend::Legacy { handshake, .. } = &self.inner.backend else { return Err(Error::NoNodes) };
-        let seen = *handshake.lock().await;
-        if seen == 0 {
-            let Limit::Until(deadline, _) = limit else { return Err(Error::NoResponsibleNode(key)) };
-            self.handshake(0, deadline).await?;
-        }
-        let node = self.inner.routes.lock().newest(key).ok_or(Error::NoResponsibleNode(key))?;
+        let seen = handshake.done.load(Ordering::Acquire);
+        let found = self.inner.routes.lock().newest(key);
+        let node = match found {
+            Some(node) => node,
+            None => {
+                let Limit::Until(deadline, _) = limit else { return Err(Error::NoResponsibleNode(key)) };
+                if seen == 0 || !handshake.away().is_empty() {
+                    self.handshake(seen, Some(key), deadline).await?;
+                }
+                let found = self.inner.routes.lock().newest(key);
+                found.ok_or_else(|| handshake.nobody(key))?
+            }
+        };
         Ok((self.pool(node, "")?, seen.max(1)))
     }
 
@@ -92,7 +172,7 @@ impl DhtClient {
             Ok(lease) => read(lease, limit).await,
             Err(error @ Error::WrongNode { node }) => {
                 let deadline = Instant::now() + self.inner.config.connect_timeout;
-                self.handshake(seen, deadline).await?;
+                self.handshake(seen, Some(key), deadline).await?;
                 let (pool, _) = self.route(key, limit).await?;
                 if pool.node() == node {
                     return Err(error);
@@ -146,9 +226,9 @@ impl DhtClient {
         .await
     }
 
-    pub(super) async fn legacy_channels(&self, pools: &[Arc<Pool>]) -> Result<Vec<Vec<u8>>, Error> {
+    pub(super) async fn legacy_channels(&self, pools: &[Arc<Pool>]) -> Answers<Vec<Vec<u8>>> {
         let limit = Limit::within(self.inner.config.request_timeout);
-        let each = pools.iter().map(|pool| async move {
+        each(pools.to_vec(), Pool::of, |pool| async move {
             let mut lease = pool.send(&Request::GetChannels, limit).await?;
             let mut names = Vec::new();
             loop {
@@ -160,30 +240,29 @@ impl DhtClient {
                 }
             }
             lease.finish();
-            Ok::<_, Error>(names)
-        });
-        let names = futures_util::future::try_join_all(each).await?;
-        Ok(names.into_iter().flatten().collect())
+            Ok(names)
+        })
+        .await
     }
 
-    pub(super) async fn legacy_remove_channel(&self, pools: &[Arc<Pool>], channel: &str) -> Result<(), Error> {
+    pub(super) async fn legacy_remove_channel(&self, pools: &[Arc<Pool>], channel: &str) -> Answers<()> {
         let limit = Limit::within(self.inner.config.request_timeout);
-        let request = Request::RemoveChannel { channel: channel.as_bytes() };
-        let each = pools.iter().map(|pool| async move {
-            pool.send(&request, limit).await?.finish();
-            Ok::<_, Error>(())
-        });
-        futures_util::future::try_join_all(each).await.map(|_| ())
+        let request = & Request::RemoveChannel { channel: channel.as_bytes() };
+        each(pools.to_vec(), Pool::of, |pool| async move {
+            pool.send(request, limit).await?.finish();
+            Ok(())
+        })
+        .await
     }
 
-    pub(super) async fn legacy_sizes(&self, pools: &[Arc<Pool>], channel: Option<&str>) -> Result<Vec<Size>, Error> {
+    pub(super) async fn legacy_sizes(&self, pools: &[Arc<Pool>], channel: Option<&str>) -> Answers<Size> {
         let limit = Limit::within(self.inner.config.request_timeout);
-        let request = match channel {
+        let request = &match channel {
             Some(channel) => Request::GetChannelSize { channel: channel.as_bytes() },
             None => Request::GetSize,
         };
-        let each = pools.iter().map(|pool| async move {
-            let mut lease = pool.send(&request, limit).await?;
+        each(pools.to_vec(), Pool::of, |pool| async move {
+            let mut lease = pool.send(request, limit).await?;
             let node = pool.node();
             let decode = |input: &[u8]| {
                 let size = reply::size(input, &Limits::DEFAULT)?;
@@ -192,28 +271,32 @@ impl DhtClient {
             let size = lease.read(limit, decode).await?;
             lease.finish();
             Ok(size)
-        });
-        futures_util::future::try_join_all(each).await
+        })
+        .await
     }
 
-    pub(super) async fn legacy_connections(&self, pools: &[Arc<Pool>]) -> Result<Vec<(SocketAddrV4, u64)>, Error> {
+    pub(super) async fn legacy_connections(&self, pools: &[Arc<Pool>]) -> Answers<u64> {
         let limit = Limit::within(self.inner.config.request_timeout);
-        let each = pools.iter().map(|pool| async move {
+        each(pools.to_vec(), Pool::of, |pool| async move {
             let mut lease = pool.send(&Request::GetNumConnections, limit).await?;
             let decode = |input: &[u8]| {
                 Ok(keep(reply::connections(input, &Limits::DEFAULT)?, |connections| connections.connections))
             };
             let connections = lease.read(limit, decode).await?;
             lease.finish();
-            Ok((pool.node(), connections))
-        });
-        futures_util::future::try_join_all(each).await
+            Ok(connections)
+        })
+        .await
     }
 
-    pub(super) async fn legacy_versions(&self, pools: &[Arc<Pool>]) -> Result<Vec<(SocketAddrV4, String)>, Error> {
+    pub(super) async fn legacy_versions(&self, pools: &[Arc<Pool>]) -> Answers<String> {
         let limit = Limit::within(self.inner.config.request_timeout);
-        let each = pools.iter().map(|pool| async move { Ok((pool.node(), version(pool, limit).await?)) });
-        futures_util::future::try_join_all(each).await
+        each(pools.to_vec(), Pool::of, |pool| async move { version(&pool, limit).await }).await
+    }
+
+    pub(super) async fn legacy_ranges(&self, pools: &[Arc<Pool>]) -> Answers<HashRange> {
+        let limit = Limit::within(self.inner.config.request_timeout);
+        each(pools.to_vec(), Pool::of, |pool| async move { range(&pool, limit).await }).await
     }
 
     pub(super) async fn legacy_range(&self, pool: &Arc<Pool>) -> Result<HashRange, Error> {
@@ -241,10 +324,10 @@ impl DhtClient {
     }
 
     pub(super) fn legacy_get_all(&self, pools: &[Arc<Pool>], channel: &str, selection: &Selection) -> Records {
-        let each = Limit::Each(self.inner.config.request_timeout);
+        let patience = Limit::Each(self.inner.config.request_timeout);
         records::spawn(
             pools.to_vec(),
-            |pool, tx, control| records::read_legacy(pool, channel.to_owned(), selection.clone(), each, tx, control),
+            |pool, tx, control| records::read_legacy(pool, channel.to_owned(), selection.clone(), patience, tx, control),
             selection.suspended,
         )
     }

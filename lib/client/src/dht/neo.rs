@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::changes::{self, Changes};
 use super::records::{self, Records, Selection};
-use super::{DhtClient, Links, Update};
+use super::{Answers, DhtClient, LOOK_AGAIN, Links, Update, each};
 use crate::error::Error;
 use crate::neo::link::{Call, Done, Link, Next};
 
@@ -46,7 +46,7 @@ impl DhtClient {
                     continue;
                 }
                 PutReply::WrongNode => Err(Error::WrongNode { node }),
-                PutReply::Error => Err(Error::Node { node }),
+                PutReply::Error => Err(Error::NotStored { node }),
             };
         }
     }
@@ -173,9 +173,9 @@ impl DhtClient {
         Ok(false)
     }
 
-    pub(super) async fn neo_channels(&self, links: &Links) -> Result<Vec<Vec<u8>>, Error> {
+    pub(super) async fn neo_channels(&self, links: &Links) -> Answers<Vec<Vec<u8>>> {
         let (after, deadline) = (self.inner.config.request_timeout, self.deadline());
-        let each = links.all().into_iter().map(|link| async move {
+        each(links.all(), Link::node, |link| async move {
             let mut call = link.begin(&Request::GetChannels, deadline).await?;
             let node = call.node();
             let mut names = Vec::new();
@@ -191,23 +191,22 @@ impl DhtClient {
                     Next::Done(done) => return Err(call.unexpected(done)),
                 }
             }
-        });
-        let names = futures_util::future::try_join_all(each).await?;
-        Ok(names.into_iter().flatten().collect())
+        })
+        .await
     }
 
-    pub(super) async fn neo_remove_channel(&self, links: &Links, channel: &str) -> Result<(), Error> {
+    pub(super) async fn neo_remove_channel(&self, links: &Links, channel: &str) -> Answers<()> {
         let deadline = self.deadline();
-        let request = Request::RemoveChannel { channel: channel.as_bytes() };
-        let each = links.all().into_iter().map(|link| async move {
-            let (mut call, done) = self.ask(&link, &request, deadline).await?;
+        let request = &Request::RemoveChannel { channel: channel.as_bytes() };
+        each(links.all(), Link::node, |link| async move {
+            let (mut call, done) = self.ask(&link, request, deadline).await?;
             match code(&mut call, done, RemoveChannelReply::decode)? {
                 RemoveChannelReply::ChannelRemoved => Ok(()),
                 RemoveChannelReply::NotPermitted => Err(Error::NotPermitted { node: call.node() }),
                 RemoveChannelReply::Error => Err(Error::Node { node: call.node() }),
             }
-        });
-        futures_util::future::try_join_all(each).await.map(|_| ())
+        })
+        .await
     }
 
     pub(super) fn neo_get_all(&self, links: &Links, channel: &str, selection: &Selection) -> Records {
@@ -251,7 +250,14 @@ impl DhtClient {
                 Some(node) if not != Some(node) => return Ok(node),
                 _ => {}
             }
-            if timeout_at(wait, changed).await.is_err() {
+            // Those that might have it refuse this client: they will not tell more.
+            if found.is_none()
+                && let Some(refusal) = self.refusal()
+            {
+                return Err(refusal);
+            }
+            let look_again = wait.min(Instant::now() + LOOK_AGAIN);
+            if timeout_at(look_again, changed).await.is_err() && Instant::now() >= wait {
                 return found.ok_or_else(|| self.nobody(key));
             }
         }
@@ -264,14 +270,30 @@ impl DhtClient {
 
     /// Why no node is known for a key: one that could not be reached may be it.
     fn nobody(&self, key: Key) -> Error {
-        if let super::Backend::Neo(links) = &self.inner.backend {
-            let table = self.inner.routes.lock().clone();
-            let silent = self.inner.config.nodes.nodes().iter().find(|&&node| !table.knows(node));
-            if let Some(&node) = silent {
-                return links.trouble(node);
+        let away = self.unknown();
+        match (&self.inner.backend, away.first()) {
+            (super::Backend::Neo(links), Some(&first)) => {
+                Error::OwnerAway { key, cause: Arc::new(links.trouble(first)), away: away.into() }
             }
+            _ => Error::NoResponsibleNode(key),
         }
-        Error::NoResponsibleNode(key)
+    }
+
+    /// The registry's nodes whose ranges are not known.
+    pub(super) fn unknown(&self) -> Vec<SocketAddrV4> {
+        let table = self.inner.routes.lock();
+        self.inner.config.nodes.nodes().iter().copied().filter(|&node| !table.knows(node)).collect()
+    }
+
+    /// What the nodes with unknown ranges say, if all of them refuse the client.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        let super::Backend::Neo(links) = &self.inner.backend else { return None };
+        let mut first = None;
+        for node in self.unknown() {
+            let refusal = links.get(node).ok()?.refusal()?;
+            first.get_or_insert(refusal);
+        }
+        first
     }
 }
 

@@ -9,21 +9,29 @@ use overstory_swarm::neo::PROTOCOL_VERSION;
 use overstory_swarm::neo::frame::{self, Kind, MAX_AUTHENTICATION, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::Identity;
 use crate::error::Error;
 use crate::socket;
 
-/// Connects and authenticates; both together take at most `within`.
-pub(crate) async fn establish(node: SocketAddrV4, identity: &Identity, within: Duration) -> Result<TcpStream, Error> {
-    let all = async {
-        let mut stream = socket::connect(node, within, true).await?;
-        authenticate(node, &mut stream, identity).await?;
-        Ok(stream)
-    };
-    let silent = |_| Error::connect(node, io::Error::new(io::ErrorKind::TimedOut, "no answer to the handshake"));
-    timeout(within, all).await.map_err(silent)?
+/// Connects and authenticates; both together take at most `within`. `connected` is called between the two.
+pub(crate) async fn establish(
+    node: SocketAddrV4,
+    identity: &Identity,
+    within: Duration,
+    connected: impl FnOnce(),
+) -> Result<TcpStream, Error> {
+    let until = Instant::now() + within;
+    let mut stream = socket::connect(node, within, true).await?;
+    connected();
+    timeout_at(until, authenticate(node, &mut stream, identity)).await.map_err(|_| silent(node))??;
+    Ok(stream)
+}
+
+/// What a node is that takes a connection and says nothing: a legacy node waits for the rest of a request.
+pub(crate) const fn silent(node: SocketAddrV4) -> Error {
+    Error::OtherProtocol { node, expected: "neo" }
 }
 
 async fn authenticate(node: SocketAddrV4, stream: &mut TcpStream, identity: &Identity) -> Result<(), Error> {

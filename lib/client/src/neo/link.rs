@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::core::{Core, Event};
-use super::{Identity, establish};
+use super::{Identity, establish, silent};
 use crate::error::Error;
 
 /// First wait before connecting again (protocol §2.8).
@@ -146,6 +146,16 @@ impl Link {
         (state.phase != Phase::Up).then(|| Error::Away { node: self.shared.node, cause: state.cause.clone() })
     }
 
+    /// What the node said when it refused the client, if it did at the last attempt.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        match self.trouble() {
+            Some(Error::Away { cause: Some(cause), .. }) if matches!(*cause, Error::Rejected { .. }) => {
+                Some(Error::clone(&cause))
+            }
+            _ => None,
+        }
+    }
+
     /// Sends a request as soon as there are a connection and room for it.
     pub(crate) async fn begin(&self, request: &Request<'_>, deadline: Instant) -> Result<Call, Error> {
         if let Some(call) = self.shared.try_begin(request)? {
@@ -156,6 +166,10 @@ impl Link {
             changed.as_mut().enable();
             if let Some(call) = self.shared.try_begin(request)? {
                 return Ok(call);
+            }
+            // A node that refuses the client does so again: waiting for it is of no use.
+            if let Some(refusal) = self.refusal() {
+                return Err(refusal);
             }
             if timeout_at(deadline, changed).await.is_err() {
                 return Err(self.trouble().unwrap_or(Error::QueueFull { node: self.shared.node }));
@@ -312,7 +326,9 @@ async fn run(shared: Arc<Shared>) {
     // A broken connection is tried again at once, and only then with waits (protocol §2.8).
     let mut at_once = true;
     loop {
-        let connecting = establish(shared.node, &shared.identity, shared.connect_timeout);
+        // Until the node answers as it should, that is what is wrong with it.
+        let connected = || shared.lock().cause = Some(Arc::new(silent(shared.node)));
+        let connecting = establish(shared.node, &shared.identity, shared.connect_timeout, connected);
         let connected = tokio::select! {
             connected = connecting => connected,
             () = closed(&shared) => return,

@@ -70,7 +70,7 @@ impl Pipeline {
     /// # Errors
     /// The node cannot be reached, speaks something else, or does not accept the identity.
     pub async fn connect(node: SocketAddrV4, identity: &Identity, timeout: Duration) -> Result<Self, Error> {
-        let stream = establish(node, identity, timeout).await?;
+        let stream = establish(node, identity, timeout, || ()).await?;
         let core = Core::new();
         Ok(Self { node, stream, core, sent: 0, input: vec![0; READ], filled: 0, stall: timeout })
     }

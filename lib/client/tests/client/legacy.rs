@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::node::{halves, keys};
 
 /// Answers each connection by `answer`, which says nothing to have it closed.
-async fn serve(
+pub(crate) async fn serve(
     answer: impl Fn(&Request<'_>) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> (SocketAddrV4, Arc<Mutex<Vec<Vec<u8>>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -66,14 +66,14 @@ async fn connection(
 
 const CUT: &[u8] = b"--cut--";
 
-fn ok(body: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
+pub(crate) fn ok(body: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     Status::Ok.encode(&mut out);
     body(&mut out);
     Some(out)
 }
 
-fn handshake(request: &Request<'_>, range: HashRange) -> Option<Vec<u8>> {
+pub(crate) fn handshake(request: &Request<'_>, range: HashRange) -> Option<Vec<u8>> {
     match request {
         Request::GetVersion => ok(|out| reply::put_value(out, b"20110401")),
         Request::GetResponsibleRange => ok(|out| reply::put_range(out, range.min(), range.max())),

@@ -1,6 +1,7 @@
 //! The client against small nodes that behave as a test wants.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod away;
 mod legacy;
 mod node;
 
