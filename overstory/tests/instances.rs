@@ -183,6 +183,32 @@ fn two_instances_are_added_run_survive_a_kill_and_are_removed() {
     assert_eq!(program_files, 0);
 }
 
+/// A node that cannot write its records ends with an error: that is no good stop, and removing it would hide it.
+#[test]
+fn a_node_that_could_not_write_its_records_is_not_removed() {
+    let stack = Stack::new();
+    stack.succeeds("add dht a --start");
+    assert_eq!(put(stack.port("dht-a"), "0000000000000000", "low"), OK);
+    // A file where the directory was stops root, too.
+    let data = stack.path().join("srv/dht-a/data");
+    let aside = stack.path().join("srv/dht-a/aside");
+    fs::rename(&data, &aside).unwrap();
+    fs::write(&data, "").unwrap();
+    let ran = stack.run("remove dht a");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("(exit code ") && ran.err.contains("nothing was removed"), "{}", ran.err);
+    assert_eq!(stack.instance("dht-a")["instance"], "dht-a");
+    // It is stopped by now; that its end was no good one is not forgotten.
+    assert_eq!(stack.run("remove dht a").code, Some(1));
+    // Mended and repeated.
+    fs::remove_file(&data).unwrap();
+    fs::rename(&aside, &data).unwrap();
+    stack.succeeds("service dht-a start");
+    assert_eq!(wait_for("dht-a", || ask(stack.port("dht-a"), 1, &[b"channel", b"0000000000000001", b"x"])).0, OK);
+    stack.succeeds("remove dht a");
+    assert_eq!(stack.succeeds("list"), "");
+}
+
 #[test]
 fn many_additions_at_once_get_ports_of_their_own_and_one_of_a_name_wins() {
     let stack = Stack::new();

@@ -357,6 +357,58 @@ fn a_restart_that_could_not_start_again_stops_nothing() {
     stack.done("hypcontrol stop");
 }
 
+/// A program that ended with an error when it was stopped was called stopped, although it had not finished its work.
+#[test]
+fn a_stop_that_ends_with_an_error_is_told_and_the_rest_is_stopped() {
+    let stack = Stack::new("store", "", "web");
+    stack.program("store", "trap 'echo no room left; exit 1' TERM; while :; do sleep 0.05; done", &[]);
+    stack.program("web", FOREVER, &[]);
+    stack.program("shell", "trap 'exit 143' TERM; while :; do sleep 0.05; done", &[]);
+    stack.program("stubborn", "trap '' TERM; while :; do sleep 0.05; done", &["stopwaitsecs=1"]);
+    stack.done("hypcontrol start");
+    stack.done("service shell start");
+    stack.done("service stubborn start");
+    for (name, exit) in [("store", "(exit code 1)"), ("stubborn", "(ended by SIGKILL)")] {
+        let ran = stack.run(&format!("service {name} stop"));
+        assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+        assert!(ran.err.contains(&format!("{name}: FAILED: was stopped and ")) && ran.err.contains(exit), "{}", ran.err);
+        assert_eq!(stack.done(&format!("service {name} stop")).out, format!("{name}: already stopped\n"));
+    }
+    stack.done("service shell stop");
+    stack.done("service store start");
+    let ran = stack.run("hypcontrol stop");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("store: FAILED: was stopped and ended with an error (exit code 1)"), "{}", ran.out);
+    assert!(ran.out.contains("FRONTEND web STOPPED") && ran.out.contains("| no room left"), "{}", ran.out);
+    until("the end", || stack.prefix.children().is_empty());
+}
+
+/// `service NAME restart` stopped the good program first, and left a broken one behind.
+#[test]
+fn a_service_whose_configuration_is_refused_is_neither_stopped_nor_started() {
+    let stack = Stack::new("", "two", "");
+    stack.prefix.write("etc/two.conf", "exit 0").unwrap();
+    let check = format!("hyp_check=/bin/sh {}", stack.prefix.path().join("etc/two.conf").display());
+    stack.program("two", FOREVER, &[check.as_str()]);
+    stack.done("service two start");
+    let before = stack.pids();
+    stack.prefix.write("etc/two.conf", "echo two.conf: nonsense; exit 1").unwrap();
+    let ran = stack.run("service two restart");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("two.conf: nonsense") && ran.err.contains("nothing was stopped"), "{}", ran.err);
+    assert_eq!(stack.pids(), before, "it runs on");
+    // What runs is left as it is by a start, and may be stopped whatever its file says.
+    assert_eq!(stack.done("service two start").out, "two: already started\n");
+    stack.done("service two stop");
+    let ran = stack.run("service two start");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("nothing was started"), "{}", ran.err);
+    stack.prefix.write("etc/two.conf", "exit 0").unwrap();
+    stack.done("service two restart");
+    assert_ne!(stack.pids(), before);
+    stack.done("hypcontrol stop");
+}
+
 /// A broken `hypcontrol.conf` is named with its key; it must not keep anybody from stopping.
 #[test]
 fn a_broken_configuration_is_named_and_does_not_prevent_a_stop() {

@@ -13,7 +13,7 @@ use overstory_supervisor::lock;
 use overstory_supervisor::process_table::Stray;
 use overstory_supervisor::{Services, privileges};
 
-mod check;
+pub(crate) mod check;
 mod plan;
 mod report;
 mod start;
@@ -25,6 +25,7 @@ use check::{Depth, Finding, Level};
 use plan::{Plan, StackConfig};
 use report::{Reporter, Style};
 use status::StackStatus;
+use stop::Outcome;
 
 /// Exit code of a command that the user interrupted.
 const INTERRUPTED: u8 = 130;
@@ -139,7 +140,8 @@ async fn perform(command: &Command, home: &Home, services: &Services, style: Sty
         }
         Command::Stop(args) => {
             let _held = stack.lock().await?;
-            stack.stop(&plan_to_stop(plan), *args).await
+            let outcome = stack.stop(&plan_to_stop(plan), *args).await?;
+            Ok(if outcome == Outcome::Well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Restart(args) => {
             let _held = stack.lock().await?;
@@ -228,7 +230,12 @@ impl Stack<'_> {
             return Ok(ExitCode::FAILURE);
         }
         let stopped = self.stop(plan, ActionArgs { no_wait: false, ..args }).await?;
-        if stopped == ExitCode::SUCCESS { self.start(plan, args).await } else { Ok(stopped) }
+        if stopped == Outcome::Incomplete {
+            return Ok(ExitCode::FAILURE);
+        }
+        // What ended badly is down all the same, and its failure has been told.
+        let started = self.start(plan, args).await?;
+        Ok(if stopped == Outcome::Well { started } else { ExitCode::FAILURE })
     }
 
     /// Shows warnings and failures; whether there are failures.
@@ -239,22 +246,25 @@ impl Stack<'_> {
         Ok(findings.iter().any(|finding| finding.level == Level::Failure))
     }
 
-    async fn stop(&self, plan: &Plan<'_>, args: ActionArgs) -> anyhow::Result<ExitCode> {
+    async fn stop(&self, plan: &Plan<'_>, args: ActionArgs) -> anyhow::Result<Outcome> {
         let mut reporter = self.reporter(plan);
         if args.no_wait {
             stop::stop_without_waiting(self.services).await?;
             reporter.finish("supervisord told to stop everything")?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(Outcome::Well);
         }
-        stop::stop(self.services, plan, &mut reporter).await?;
-        let failed = reporter.has_failed();
-        if !failed {
+        let outcome = stop::stop(self.services, plan, &mut reporter).await?;
+        if outcome != Outcome::Incomplete {
             for stray in strays::reap(self.services).await? {
                 reporter.say(&format!("ended {}", strays::describe(&stray)))?;
             }
         }
-        reporter.finish(if failed { "not everything has ended" } else { "everything is stopped" })?;
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        reporter.finish(match outcome {
+            Outcome::Well => "everything is stopped",
+            Outcome::Badly => "everything is stopped, and not all of it ended well",
+            Outcome::Incomplete => "not everything has ended",
+        })?;
+        Ok(outcome)
     }
 
     async fn status(&self, plan: &Plan<'_>, json: bool) -> anyhow::Result<ExitCode> {

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use overstory_runtime::{Home, program};
-use overstory_supervisor::services::{ActionOutcome, Done, ProcessStatus, Services};
-use overstory_supervisor::{Target, privileges};
+use overstory_supervisor::services::{ActionOutcome, Done, Failure, ProcessStatus, Services};
+use overstory_supervisor::{ProcessDef, Target, privileges};
+
+use crate::hypcontrol::check;
 
 mod logs;
 pub(crate) mod text;
@@ -119,6 +121,10 @@ async fn perform(args: &Args, services: &Services, out: &mut impl Write) -> anyh
             Ok(status_code(&all))
         }
         Action::Start | Action::Mstart => {
+            let refused = refused(&targets, Before::Start, services).await?;
+            if !refused.is_empty() {
+                return report(&refused, false, services, args.json, out);
+            }
             let outcomes = services.start(&targets).await?;
             report(&outcomes, false, services, args.json, out)
         }
@@ -127,11 +133,52 @@ async fn perform(args: &Args, services: &Services, out: &mut impl Write) -> anyh
             report(&outcomes, false, services, args.json, out)
         }
         Action::Restart | Action::Mrestart => {
+            let refused = refused(&targets, Before::Restart, services).await?;
+            if !refused.is_empty() {
+                return report(&refused, true, services, args.json, out);
+            }
             let outcomes = services.restart(&targets).await?;
             report(&outcomes, true, services, args.json, out)
         }
         Action::Logs => show_logs(&targets, args, out).await,
     }
+}
+
+/// Says what is to be done when the configurations are in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Start,
+    Restart,
+}
+
+/// Lets the programs that are to be started check their configurations: the failures of those that refuse, upon which
+/// nothing is started or stopped. What runs is not asked before a start, which leaves it as it is.
+async fn refused(targets: &[Target<'_>], before: Before, services: &Services) -> anyhow::Result<Vec<ActionOutcome>> {
+    let infos = services.infos().await?;
+    let mut outcomes = Vec::new();
+    for target in targets {
+        let runs = |process: &&ProcessDef| infos.iter().any(|i| i.name == process.name && i.state.has_process());
+        if before == Before::Start && target.processes.iter().all(runs) {
+            continue;
+        }
+        let said = check::refusals(services, target.service).await;
+        if said.is_empty() {
+            continue;
+        }
+        let done = if before == Before::Start { "nothing was started" } else { "nothing was stopped" };
+        let reason = format!("{}; {done}", said.join("; "));
+        outcomes.extend(target.processes.iter().map(|process| ActionOutcome {
+            name: process.name.clone(),
+            result: Err(Failure {
+                reason: reason.clone(),
+                exit: None,
+                log: process.stdout_log.clone(),
+                last_lines: Vec::new(),
+            }),
+            note: None,
+        }));
+    }
+    Ok(outcomes)
 }
 
 fn show(all: &[ProcessStatus], json: bool, out: &mut impl Write) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub struct FakeProgram {
     pub ends_in: Option<Duration>,
     /// supervisord's `stopwaitsecs`.
     pub stop_wait: Duration,
+    /// With which code it ends when it is told to; `None` by the signal.
+    pub stop_code: Option<i32>,
     /// Whether its command does not exist.
     pub is_missing: bool,
     /// Where its output goes.
@@ -59,9 +61,16 @@ impl FakeProgram {
             life: None,
             ends_in: Some(Duration::from_millis(50)),
             stop_wait: Duration::from_secs(10),
+            stop_code: None,
             is_missing: false,
             log: None,
         }
+    }
+
+    /// The same, ending with `code` when it is told to.
+    #[must_use]
+    pub fn that_stops_with(self, code: i32) -> Self {
+        Self { stop_code: Some(code), ..self }
     }
 
     /// The same, ending by itself with `code` after `life`.
@@ -104,6 +113,8 @@ struct Process {
     tries: u32,
     exit_status: i32,
     spawn_error: String,
+    /// Whether it is going to be killed, as it ignored its stop signal.
+    ignores: bool,
 }
 
 impl FakeSupervisor {
@@ -224,6 +235,7 @@ impl Process {
             tries: 0,
             exit_status: 0,
             spawn_error: String::new(),
+            ignores: false,
         }
     }
 
@@ -232,6 +244,7 @@ impl Process {
         self.pid = Some(*last_pid);
         self.started = Some(now);
         self.spawn_error.clear();
+        self.exit_status = 0;
         *log += &format!("{stamp} spawned: '{}' with pid {last_pid}\n", self.program.name.name);
         self.state = ProcessState::Starting;
         let start = Duration::from_secs(u64::from(self.program.start_secs));
@@ -262,7 +275,13 @@ impl Process {
                 self.state = ProcessState::Stopped;
                 self.pid = None;
                 self.stopped = Some(now);
-                *log += &format!("{stamp} stopped: {} (terminated by SIGTERM)\n", self.program.name.name);
+                let (status, how) = match (self.ignores, self.program.stop_code) {
+                    (true, _) => (-1, "terminated by SIGKILL".to_owned()),
+                    (false, None) => (-1, "terminated by SIGTERM".to_owned()),
+                    (false, Some(code)) => (code, format!("exit status {code}")),
+                };
+                self.exit_status = status;
+                *log += &format!("{stamp} stopped: {} ({how})\n", self.program.name.name);
             }
             _ => {}
         }
@@ -336,6 +355,7 @@ impl Supervisor for FakeSupervisor {
         self.with_process(name, |process, _, _, now| match process.state {
             ProcessState::Running | ProcessState::Starting => {
                 process.state = ProcessState::Stopping;
+                process.ignores = process.program.ends_in.is_none();
                 process.due = Some(now + process.program.ends_in.unwrap_or(process.program.stop_wait));
                 Ok(())
             }
@@ -353,6 +373,7 @@ impl Supervisor for FakeSupervisor {
             ProcessState::Running | ProcessState::Starting => Ok(()),
             ProcessState::Stopping => {
                 // The signal that was lost the first time arrives now.
+                process.ignores = false;
                 process.due = process.due.map(|due| due.min(now + Duration::from_millis(50)));
                 Ok(())
             }

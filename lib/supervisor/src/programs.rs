@@ -78,6 +78,34 @@ pub struct ProcessDef {
     pub stop_wait: Duration,
     /// The signal that stops it.
     pub stop_signal: String,
+    /// The exit codes with which it says that all is well (`exitcodes`).
+    pub exit_codes: Vec<i32>,
+}
+
+impl ProcessDef {
+    /// The stop signal without `SIG`.
+    #[must_use]
+    pub fn stop_signal_name(&self) -> &str {
+        let name = self.stop_signal.trim();
+        name.strip_prefix("SIG").unwrap_or(name)
+    }
+
+    /// Whether an end with `code` after a stop is a good one: one of the exit codes, or 128 and the number of the stop
+    /// signal, as shells tell of an end by that signal.
+    #[must_use]
+    pub fn is_good_end(&self, code: i32) -> bool {
+        let signal = match self.stop_signal_name() {
+            "TERM" => 15,
+            "INT" => 2,
+            "QUIT" => 3,
+            "HUP" => 1,
+            "USR1" => 10,
+            "USR2" => 12,
+            "KILL" => 9,
+            number => number.parse().unwrap_or_default(),
+        };
+        code == 0 || self.exit_codes.contains(&code) || (signal > 0 && code == 128 + signal)
+    }
 }
 
 /// Is an address that a service listens on.
@@ -280,6 +308,7 @@ impl Loader<'_> {
                 start_secs: number("startsecs", 1)?,
                 stop_wait: Duration::from_secs(u64::from(number("stopwaitsecs", 10)?)),
                 stop_signal: section.get_ignore_case("stopsignal").unwrap_or("TERM").to_owned(),
+                exit_codes: exit_codes(section.get_ignore_case("exitcodes"))?,
             });
         }
         if service.processes.is_empty() {
@@ -345,6 +374,15 @@ fn read_relations(section: &Section, service: &mut ServiceDef) {
     let named = |key: &str| words(section.get_ignore_case(key).unwrap_or_default());
     named("hyp_requires").into_iter().for_each(|name| push_new(&mut service.requires, name));
     named("hyp_after").into_iter().for_each(|name| push_new(&mut service.after, name));
+}
+
+/// supervisord's `exitcodes`; 0 when there are none.
+fn exit_codes(text: Option<&str>) -> Result<Vec<i32>, String> {
+    let codes: Result<Vec<i32>, String> = words(text.unwrap_or_default())
+        .iter()
+        .map(|word| word.parse().map_err(|_| format!("exitcodes: {word} is not a number")))
+        .collect();
+    codes.map(|codes| if codes.is_empty() { vec![0] } else { codes })
 }
 
 fn push_new(list: &mut Vec<String>, item: String) {

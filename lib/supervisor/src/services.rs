@@ -331,32 +331,63 @@ impl Services {
             Err(error) if error.is_not_running() => processes.into_iter().map(|p| (p, Stopped::WasDown)).collect(),
             other => other?,
         };
-        let outcome = |(process, stopped): (&ProcessDef, Stopped)| ActionOutcome {
-            name: process.name.clone(),
-            result: match stopped {
+        let infos = self.infos().await?;
+        let mut outcomes = Vec::new();
+        for (process, stopped) in stopped {
+            let result = match stopped {
                 Stopped::WasDown => Ok(Done::AlreadyStopped),
-                Stopped::Ended => Ok(Done::Stopped),
+                Stopped::Ended => self.failed_stop(process, &infos).await.map_or(Ok(Done::Stopped), Err),
                 Stopped::Refuses => Err(Failure {
                     reason: "does not end, not even by SIGKILL".to_owned(),
                     exit: None,
                     log: process.stdout_log.clone(),
                     last_lines: Vec::new(),
                 }),
-            },
-            note: None,
-        };
-        Ok(stopped.into_iter().map(outcome).collect())
+            };
+            outcomes.push(ActionOutcome { name: process.name.clone(), result, note: None });
+        }
+        Ok(outcomes)
     }
 
-    /// Stops and starts the processes meant by `targets`; a changed configuration is applied.
+    /// The report of a program that was stopped and did not end well: with a code that is none of its `exitcodes`, or
+    /// by SIGKILL, because it did not end within its `stopwaitsecs` for instance. `None` when the last thing that
+    /// happened to it was no stop, or a good one: an end by the stop signal itself is good, and so is the code by
+    /// which a shell tells of it.
+    pub async fn failed_stop(&self, process: &ProcessDef, infos: &[ProcessInfo]) -> Option<Failure> {
+        let info = infos.iter().find(|info| info.name == process.name)?;
+        if info.state != ProcessState::Stopped || info.start == 0 || info.exit_status == 0 {
+            return None;
+        }
+        // supervisord tells every signal as -1; its log has the name.
+        let exit = match i32::try_from(info.exit_status).ok()? {
+            code if code > 0 => ExitOutcome::Code(code),
+            _ => self.journal(infos).await.history(&process.name.name, info.now).last_outcome?,
+        };
+        let reason = match &exit {
+            ExitOutcome::Code(code) if process.is_good_end(*code) => return None,
+            ExitOutcome::Code(_) => "was stopped and ended with an error",
+            ExitOutcome::Signal(name) if name.starts_with("SIGKILL") && process.stop_signal_name() != "KILL" => {
+                "was stopped and had to be killed"
+            }
+            ExitOutcome::Signal(_) => return None,
+        };
+        let log = info.stdout_log.clone().or_else(|| process.stdout_log.clone());
+        let last_lines = log.as_deref().map(|path| logs::last_lines(path, REPORT_LINES)).unwrap_or_default();
+        Some(Failure { reason: reason.to_owned(), exit: Some(exit), log, last_lines })
+    }
+
+    /// Stops and starts the processes meant by `targets`; a changed configuration is applied. What ended badly is started
+    /// again all the same, and its failure is told before the outcome of the start; nothing is started while something
+    /// does not end.
     ///
     /// # Errors
     /// When supervisord cannot be started or does not answer.
     pub async fn restart(&self, targets: &[Target<'_>]) -> Result<Vec<ActionOutcome>, DaemonError> {
         let mut outcomes = self.stop(targets).await?;
         outcomes.retain(|outcome| outcome.result.is_err());
-        if outcomes.is_empty() {
-            return self.start(targets).await;
+        // A failure without an end is that of a program that still runs.
+        if outcomes.iter().all(|outcome| outcome.result.as_ref().is_err_and(|failure| failure.exit.is_some())) {
+            outcomes.extend(self.start(targets).await?);
         }
         Ok(outcomes)
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use overstory_supervisor::{ProcessInfo, Services, SupervisorError};
+use overstory_supervisor::{ProcessInfo, ServiceDef, Services, SupervisorError};
 use serde::Serialize;
 
 use super::plan::Plan;
@@ -108,6 +108,11 @@ pub(crate) async fn check(services: &Services, plan: &Plan<'_>, depth: Depth) ->
     findings.extend(reread);
     findings.extend(versions);
     Ok(findings)
+}
+
+/// What the programs of a service refuse of its configuration, in words; empty when it may be started.
+pub(crate) async fn refusals(services: &Services, service: &ServiceDef) -> Vec<String> {
+    programs::refusals(service, services.layout().prefix()).await
 }
 
 fn nothing_runs(plan: &Plan<'_>, infos: &[ProcessInfo]) -> bool {

@@ -57,8 +57,8 @@ pub(super) struct Dht {
     /// Address of the legacy protocol, which has no authentication
     #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
     legacy_address: Ipv4Addr,
-    /// The most bytes of records, 0 for no limit
-    #[arg(long, value_name = "BYTES")]
+    /// The most bytes of records, as in 1000000, 512K, 64M or 2G; 0 for no limit
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     size_limit: Option<u64>,
     /// A process of its own, dhtdump-NAME, writes the records to the files
     #[arg(long)]
@@ -220,6 +220,18 @@ impl<'a> Made<'a> {
         }
         nodes_file::write(home, &self.group)
     }
+}
+
+/// Reads a number of bytes; K, M and G stand for powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (text.get(..at).unwrap_or_default(), 1 << 10),
+        Some((at, 'M' | 'm')) => (text.get(..at).unwrap_or_default(), 1 << 20),
+        Some((at, 'G' | 'g')) => (text.get(..at).unwrap_or_default(), 1 << 30),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "not a number of bytes such as 1000000, 512K, 64M or 2G".to_owned())
 }
 
 fn describe(plan: &Plan, home: &Home, services: &Services, starts: bool, out: &mut impl Write) -> anyhow::Result<()> {

@@ -8,6 +8,9 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use overstory_runtime::Home;
 use overstory_supervisor::Services;
+use overstory_supervisor::services::Done;
+
+use crate::service::text;
 
 use super::instance::journal::{self, Data};
 use super::instance::{self, DEFAULT_GROUP, Instance, Name, Place, farewell, files, nodes_file};
@@ -28,6 +31,9 @@ pub(super) struct Dht {
     /// Deletes its directory with all records, dumps and backups
     #[arg(long)]
     purge: bool,
+    /// Removes it although it did not end well, so that its files may lack records
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) async fn run(command: &Command, home: &Home, out: &mut impl Write) -> anyhow::Result<()> {
@@ -55,7 +61,7 @@ async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Wri
         Err(_) => (DEFAULT_GROUP.to_owned(), vec![("dht", place.service())]),
     };
     let services = services.reloaded();
-    stop(&place, &services, out).await?;
+    stop(&place, &services, args.force || args.purge, out).await?;
     if let Some(user) = user_of(&dir) {
         bail!("process {user} still works in {}: end it first; nothing was removed", dir.display());
     }
@@ -79,13 +85,36 @@ async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Wri
     Ok(())
 }
 
-/// Stops the dump process, then the node, which writes its records.
-async fn stop(place: &Place, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
+/// Stops the dump process, then the node, which writes its records. One that did not end well, now or the last time, may
+/// not have written them: it stays, unless that does not matter (`anyhow`).
+async fn stop(place: &Place, services: &Services, anyhow: bool, out: &mut impl Write) -> anyhow::Result<()> {
     for name in [place.dump_service(), place.service()] {
         for outcome in services.stop(&services.catalogue().resolve(&name)).await? {
-            match outcome.result {
-                Ok(done) => writeln!(out, "{}: {}", outcome.name, crate::service::text::done(done))?,
-                Err(failure) => bail!("{} {}; nothing was removed", outcome.name, failure.reason),
+            let result = match (outcome.result, services.catalogue().process(&outcome.name)) {
+                (Ok(Done::AlreadyStopped), Some(process)) => {
+                    let earlier = services.failed_stop(process, &services.infos().await?).await;
+                    earlier.map_or(Ok(Done::AlreadyStopped), Err)
+                }
+                (result, _) => result,
+            };
+            match result {
+                Ok(done) => writeln!(out, "{}: {}", outcome.name, text::done(done))?,
+                Err(failure) if failure.exit.is_none() => {
+                    bail!("{} {}; nothing was removed", outcome.name, failure.reason)
+                }
+                Err(failure) => {
+                    eprint!("{}", text::failure(&outcome.name.to_string(), &failure, services.layout()));
+                    if anyhow {
+                        continue;
+                    }
+                    bail!(
+                        "{} may not have written its last records; nothing was removed. Mend what its log names, then \
+                         `service {} start` and remove it again; with --force it is removed as it is and its files are \
+                         kept, with --purge they are deleted",
+                        outcome.name,
+                        name
+                    );
+                }
             }
         }
     }

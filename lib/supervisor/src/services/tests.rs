@@ -190,3 +190,34 @@ async fn without_supervisord_everything_is_stopped() {
     assert_eq!(bench.states().await, [("web".to_owned(), "STOPPED")]);
     assert_eq!(bench.stop("web").await[0].result, Ok(Done::AlreadyStopped));
 }
+
+/// A node whose dump had failed ended with code 1, and its stop was called a good one.
+#[tokio::test(start_paused = true)]
+async fn an_end_with_an_error_is_a_failed_stop_and_the_rest_is_stopped() {
+    let loaded = vec![
+        FakeProgram::new("node").that_stops_with(1),
+        FakeProgram::new("good").that_stops_with(4),
+        FakeProgram::new("shell").that_stops_with(143),
+        FakeProgram { ends_in: None, ..FakeProgram::new("slow") },
+        FakeProgram::new("web"),
+    ];
+    let files = [("node", ""), ("good", "exitcodes=0,4\n"), ("shell", ""), ("slow", ""), ("web", "")];
+    let bench = bench_with(&files, loaded);
+    bench.start("*").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let outcomes = bench.stop("*").await;
+    let of = |name: &str| outcomes.iter().find(|o| o.name.name == name).unwrap().result.clone();
+    assert_eq!(of("node").unwrap_err().exit, Some(ExitOutcome::Code(1)));
+    assert_eq!(of("slow").unwrap_err().exit, Some(ExitOutcome::Signal("SIGKILL".to_owned())));
+    for name in ["good", "shell", "web"] {
+        assert_eq!(of(name), Ok(Done::Stopped), "{name}");
+    }
+    assert!(bench.states().await.iter().all(|(_, state)| *state == "STOPPED"));
+    // It is known afterwards, and a restart tells of it and goes on.
+    let node = bench.services.catalogue().process(&ProcessName::lone("node")).unwrap();
+    let infos = bench.services.infos().await.unwrap();
+    assert!(bench.services.failed_stop(node, &infos).await.is_some());
+    assert_eq!(bench.start("node").await[0].result, Ok(Done::Started));
+    let again = bench.services.restart(&bench.services.catalogue().resolve("node")).await.unwrap();
+    assert!(again[0].result.is_err() && again[1].result == Ok(Done::Started), "{again:?}");
+}

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use futures_util::future::join_all;
-use overstory_supervisor::{ProcessDef, ProcessInfo, Services};
+use overstory_supervisor::{ProcessDef, ProcessInfo, ServiceDef, Services};
 use tokio::process::Command;
 
-use super::{CHECK_LIMIT, Depth, Finding, is_executable};
+use super::{CHECK_LIMIT, Depth, Finding, Level, is_executable};
 use crate::hypcontrol::plan::Plan;
 
 const CONFIGURATION: &str = "configuration";
@@ -59,6 +59,18 @@ pub(super) async fn check_configurations(
         check_configuration(&service.name, command, prefix, directory)
     }))
     .await
+}
+
+/// Lets the programs of a service check its configuration: what one of them refuses, in words.
+pub(super) async fn refusals(service: &ServiceDef, prefix: &Path) -> Vec<String> {
+    // A start tells of a missing program better than a check that cannot run.
+    if service.processes.iter().any(|process| missing_executable(process).is_some()) {
+        return Vec::new();
+    }
+    let directory = service.directory.as_deref().unwrap_or(prefix);
+    let findings = service.checks.iter().map(|command| check_configuration(&service.name, command, prefix, directory));
+    let failures = join_all(findings).await.into_iter().filter(|finding| finding.level == Level::Failure);
+    failures.map(|finding| format!("{}; {}", finding.message, finding.remedy)).collect()
 }
 
 async fn check_configuration(service: &str, command: &str, prefix: &Path, directory: &Path) -> Finding {
@@ -150,7 +162,6 @@ fn judge(what: &str, version: &str, least: (u32, u32), remedy: &str) -> Finding 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypcontrol::check::Level;
 
     #[test]
     fn versions_are_compared_as_numbers() {

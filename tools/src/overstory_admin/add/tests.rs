@@ -243,3 +243,13 @@ async fn two_at_once_wait_for_each_other() {
         assert!(error.starts_with("nothing was added: supervisord does not see dht-c"), "{error}");
     }
 }
+
+#[test]
+fn a_limit_may_have_a_unit() {
+    for (text, expected) in [("0", 0), ("1000", 1000), ("512K", 512 << 10), ("10M", 10 << 20), ("2g", 2 << 30)] {
+        assert_eq!(bytes(text), Ok(expected), "{text}");
+    }
+    for text in ["", "M", "-1", "1T", "10MB", "1.5G", "99999999999999999G", "5\u{e9}"] {
+        assert!(bytes(text).is_err(), "{text}");
+    }
+}

@@ -93,6 +93,8 @@ impl Plan {
             put("Dump", "period_s", &period.to_string());
         }
         put("Report", "instance", &self.place.dump_service());
+        // It belongs to its node; by itself it would be of a group `dhtdump`.
+        put("Report", "group", &self.group.to_string());
         text
     }
 
@@ -260,6 +262,7 @@ mod tests {
         let dump = Ini::parse(&other.dump_config(DUMP_TEMPLATE), Dialect::SWARM).unwrap();
         assert_eq!(dump.section("Dump").unwrap().get("period_s"), Some("600"));
         assert_eq!(dump.section("Dht").unwrap().get("port"), Some("21003"));
+        assert_eq!(dump.section("Report").unwrap().get("group"), Some("cache"));
     }
 
     #[test]
