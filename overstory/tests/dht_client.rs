@@ -280,7 +280,14 @@ async fn swarm_works_in_pipes() {
     assert_eq!(swarm(&["get", CHANNEL, "18"], b"").status.code(), Some(3));
     assert_eq!(swarm(&["exists", CHANNEL, "17"], b"").stdout, b"yes\n");
     assert_eq!(swarm(&["put", CHANNEL, "x", "v"], b"").status.code(), Some(2));
-    assert_eq!(swarm(&["put", "../x", "1", "v"], b"").status.code(), Some(1));
+    for wrong in [&["put", "../x", "1", "v"][..], &["put", CHANNEL, "1"], &["size"], &["connections"], &["version"]] {
+        let refused = swarm(wrong, b"");
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{wrong:?}");
+    }
+    let old = nodes_file(dir.path(), nodes.iter().map(Node::legacy));
+    let mirror = ["dht", "--legacy", "--nodes", old.to_str().unwrap(), "mirror", CHANNEL];
+    assert_eq!(run("swarm", &mirror, dir.path(), b"").status.code(), Some(2));
+    nodes_file(dir.path(), nodes.iter().map(Node::neo));
     assert!(swarm(&["remove", CHANNEL, "17"], b"").status.success());
     assert_eq!(swarm(&["remove", CHANNEL, "17"], b"").status.code(), Some(3));
 
@@ -306,4 +313,52 @@ async fn swarm_works_in_pipes() {
     let refused = swarm(&["channels"], b"");
     assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("refused to authenticate `admin`"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swarm_works_with_the_nodes_that_are_there() {
+    let mut nodes = start(2);
+    let client = neo(&nodes).await;
+    for key in 0..100 {
+        client.put(CHANNEL, Key(key), &value(key)).await.unwrap();
+    }
+    // Whose keys are whose is up to the hash of a key.
+    let ranges: BTreeMap<_, _> = client.ranges().iter().collect();
+    let at = |node: &Node| (0..100).filter(|key| ranges[&node.neo()].contains(Key(*key))).collect::<Vec<u64>>();
+    let (here, gone) = (at(&nodes[0]), at(&nodes[1]));
+    drop(client);
+    nodes[1].kill();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("client"), credentials()).unwrap();
+    for legacy in [false, true] {
+        let side = if legacy { Node::legacy } else { Node::neo };
+        let file = nodes_file(dir.path(), nodes.iter().map(side));
+        let away = side(&nodes[1]).to_string();
+        let base = ["dht", "--nodes", file.to_str().unwrap()];
+        let how: &[&str] = if legacy { &["--legacy"] } else { &["--credentials", "client"] };
+        let swarm = |time: &str, args: &[&str]| {
+            run("swarm", &[&base[..], how, &["--timeout", time], args].concat(), dir.path(), b"")
+        };
+        let (mine, other) = (here[0].to_string(), gone[0].to_string());
+        let found = swarm("600", &["get", CHANNEL, &mine]);
+        assert_eq!((found.status.code(), found.stdout), (Some(0), value(here[0])));
+        let part = here.len();
+        let all: [(&[&str], usize); 3] = [(&["channels"], 1), (&["ranges"], 1), (&["getall", CHANNEL], part)];
+        for (args, lines) in all {
+            let told = swarm("1", args);
+            assert_eq!(told.stdout.iter().filter(|&&byte| byte == b'\n').count(), lines, "{args:?}");
+            assert_eq!(told.status.code(), Some(1), "{args:?}");
+            assert!(String::from_utf8_lossy(&told.stderr).contains(&away), "{args:?}");
+        }
+        let failed = swarm("1", &["get", CHANNEL, &other]);
+        assert_eq!((failed.status.code(), failed.stdout.len()), (Some(1), 0));
+        assert!(String::from_utf8_lossy(&failed.stderr).contains(&format!("away: {away}")));
+        // The port of the other protocol.
+        let wrong = if legacy { nodes[0].neo() } else { nodes[0].legacy() }.to_string();
+        let base = ["dht", "--node", &wrong, "--timeout", "1", "channels"];
+        let refused = run("swarm", &[&base[..], how].concat(), dir.path(), b"");
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("does not answer as a") && !said.contains("cannot connect"), "{said}");
+    }
 }
