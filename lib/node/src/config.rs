@@ -6,6 +6,7 @@
 
 pub mod rewrite;
 pub mod sections;
+mod slip;
 #[cfg(test)]
 mod tests;
 
@@ -210,6 +211,22 @@ impl Config {
         if unknown.is_empty() { Ok(()) } else { Err(ConfigError::Unknown(unknown)) }
     }
 
+    /// The error for a key that is not there. A key that nothing has asked for and that looks like a slip of it is
+    /// named with its line.
+    fn missing(&self, section: &str, key: &str, allowed: &str) -> ConfigError {
+        let asked = self.asked.borrow();
+        let entries = self.ini.section(section).map_or(&[][..], |section| &section.entries);
+        let slip = entries
+            .iter()
+            .filter(|entry| !asked.contains(&(section.to_owned(), entry.key.clone())))
+            .find(|entry| slip::is_slip(&entry.key, key));
+        let allowed = slip.map_or_else(
+            || allowed.to_owned(),
+            |entry| format!("{allowed} (is '{}' in line {} meant to be it?)", entry.key, entry.line),
+        );
+        ConfigError::Missing { file: self.file.clone(), section: section.to_owned(), key: key.to_owned(), allowed }
+    }
+
     fn ask(&self, section: &str, key: &str) {
         self.asked.borrow_mut().insert((section.to_owned(), key.to_owned()));
     }
@@ -293,12 +310,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, ConfigError> {
-        self.parsed(key, allowed, read)?.ok_or_else(|| ConfigError::Missing {
-            file: self.config.file.clone(),
-            section: self.name.to_owned(),
-            key: key.to_owned(),
-            allowed: allowed.to_owned(),
-        })
+        self.parsed(key, allowed, read)?.ok_or_else(|| self.config.missing(self.name, key, allowed))
     }
 
     /// A text that must be there and not be empty.

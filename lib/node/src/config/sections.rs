@@ -222,12 +222,7 @@ fn socket_path(config: &Config, section: &str, key: &str) -> Result<Option<PathB
 }
 
 fn missing(config: &Config, section: &str, key: &str, allowed: &str) -> ConfigError {
-    ConfigError::Missing {
-        file: config.file().to_owned(),
-        section: section.to_owned(),
-        key: key.to_owned(),
-        allowed: allowed.to_owned(),
-    }
+    config.missing(section, key, allowed)
 }
 
 /// The name of the directory that a program works in, its instance's name unless the configuration gives one.

@@ -25,6 +25,11 @@ fn errors_name_file_line_section_key_value_and_what_is_allowed() {
         ),
         (SERVER, &["Server.port=x"], "-O: [Server] port = x: expected a number from 0 to 65535"),
         (
+            "[Server]\naddress = 127.0.0.1\nprot = 24000\n",
+            &[],
+            "etc/config.ini: [Server] port is missing: a number from 0 to 65535 (is 'prot' in line 3 meant to be it?)",
+        ),
+        (
             "[Server]\naddress = 127.0.0.1\nport = 1\n",
             &[],
             "etc/config.ini: [Server] unix_socket_path is missing: the path of a socket",
