@@ -62,7 +62,7 @@ fn try_keep(file: &Path) -> io::Result<Option<PathBuf>> {
     for directory in [&*directory, parent] {
         File::open(directory)?.sync_all()?;
     }
-    tracing::warn!(target: TARGET, file = %file.display(), kept = %kept.display(), "kept as it is, not all of it was loaded");
+    tracing::warn!(target: TARGET, file = %file.display(), kept = %kept.display(), "kept as it is, because the next dumps replace it");
     while others.len() >= KEPT {
         let oldest = others.remove(0);
         fs::remove_file(&oldest)?;
