@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes a new file with `mode` and has it on disk.
 pub(in crate::overstory_admin) fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
@@ -14,14 +14,23 @@ pub(in crate::overstory_admin) fn create(path: &Path, text: &str, mode: u32) -> 
 
 /// Writes a file in the place of what is there, all or nothing.
 pub(in crate::overstory_admin) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let next = replacement(path);
+    remove_file(&next)?;
+    create(&next, text, mode)?;
+    fs::rename(&next, path)?;
+    sync_parent(path)
+}
+
+/// Removes what a [`replace`] that was killed left behind.
+pub(in crate::overstory_admin) fn remove_replacement(path: &Path) -> io::Result<()> {
+    remove_file(&replacement(path))
+}
+
+fn replacement(path: &Path) -> PathBuf {
     let mut next = path.as_os_str().to_owned();
     // Ends in something else than `.conf`: supervisord and we read every `*.conf`.
     next.push(".adding");
-    let next = Path::new(&next);
-    remove_file(next)?;
-    create(next, text, mode)?;
-    fs::rename(next, path)?;
-    sync_parent(path)
+    next.into()
 }
 
 /// Makes a directory for the owner and its group.

@@ -92,6 +92,7 @@ pub(in crate::overstory_admin) fn remove_rest(home: &Home, place: &Place, stamp:
 pub(in crate::overstory_admin) fn discard(home: &Home, place: &Place) -> io::Result<()> {
     let gone = staging(home, place);
     files::remove_dir(&gone)?;
+    files::remove_replacement(&place.program_file())?;
     match fs::rename(place.dir(), &gone) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => {
