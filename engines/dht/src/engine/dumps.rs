@@ -8,7 +8,7 @@ use overstory_model::clock::Clock;
 use overstory_node::inspect::DumpFacts;
 use overstory_runtime::Shutdown;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::DhtEngine;
 use crate::dump::{self, DataDir, DumpOptions, DumpReport};
@@ -88,9 +88,11 @@ fn tell(report: &DumpReport) {
     for (channel, problem) in report.failures() {
         error!(target: "dhtnode.storage.DumpManager", channel, %problem, "channel not dumped: its old file stays");
     }
-    info!(
-        target: "dhtnode.storage.DumpManager",
-        channels = report.channels.len(), records = report.records, bytes = report.bytes,
-        seconds = report.took.as_secs_f64(), failed = report.failures().count(), "dump finished"
-    );
+    let (channels, failed, seconds) = (report.channels.len(), report.failures().count(), report.took.as_secs_f64());
+    let (records, bytes) = (report.records, report.bytes);
+    if failed == 0 {
+        info!(target: "dhtnode.storage.DumpManager", channels, records, bytes, seconds, failed, "dump finished");
+    } else {
+        warn!(target: "dhtnode.storage.DumpManager", channels, records, bytes, seconds, failed, "dump finished");
+    }
 }
