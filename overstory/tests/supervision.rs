@@ -371,7 +371,11 @@ fn a_stop_that_ends_with_an_error_is_told_and_the_rest_is_stopped() {
     for (name, exit) in [("store", "(exit code 1)"), ("stubborn", "(ended by SIGKILL)")] {
         let ran = stack.run(&format!("service {name} stop"));
         assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
-        assert!(ran.err.contains(&format!("{name}: FAILED: was stopped and ")) && ran.err.contains(exit), "{}", ran.err);
+        assert!(
+            ran.err.contains(&format!("{name}: FAILED: was stopped and ")) && ran.err.contains(exit),
+            "{}",
+            ran.err
+        );
         assert_eq!(stack.done(&format!("service {name} stop")).out, format!("{name}: already stopped\n"));
     }
     stack.done("service shell stop");

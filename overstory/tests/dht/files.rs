@@ -66,7 +66,7 @@ fn truncated_files_give_what_is_whole() {
     }
     for (name, _, lost) in cuts.iter().filter(|(_, _, lost)| (1..all.len()).contains(lost)) {
         let said = logged(&node, &format!("{name}.tcm "), "not all of it usable");
-        assert!(said.contains(" Warn ") && said.contains("cut: 1") && said.contains("records=59"), "{lost}: {said}");
+        assert!(said.contains(" Warn ") && said.contains("cut=1") && said.contains("records=59"), "{lost}: {said}");
     }
     logged(&node, "half-a-value.tcm ", "the backup may hold what is missing");
     logged(&node, "empty.tcm", "the file is empty");
@@ -127,8 +127,8 @@ fn flipped_and_oversized_files_lose_what_is_damaged_and_no_more() {
         let said = logged(&node, &format!("{name}.tcm "), "not all of it usable");
         assert!(said.contains(" Warn ") && said.contains("rejected"), "{said}");
     }
-    assert!(logged(&node, "key-of-letters.tcm ", "not all").contains("bad_keys: 1"));
-    assert!(logged(&node, "huge-value.tcm ", "not all").contains("damaged: 1"));
+    assert!(logged(&node, "key-of-letters.tcm ", "not all").contains("bad_keys=1"));
+    assert!(logged(&node, "huge-value.tcm ", "not all").contains("damaged=1"));
     logged(&node, "other-version.tcm", "unsupported version 1");
     logged(&node, "text.tcm", "unsupported version");
     logged(&node, "a b.tcm", "not the name of a channel");
@@ -166,7 +166,7 @@ fn values_that_may_not_be_are_left_out_and_counted() {
     assert_eq!((found.len(), found[&103].as_slice(), found[&3].as_slice()), (11, &b"raw"[..], &b"later"[..]));
     assert_eq!(Legacy::to(&node).get("c", 102).len(), 65_536, "too long for a batch, not for a Get");
     let said = logged(&node, "c.tcm ", "not all of it usable");
-    assert!(said.contains("empty_values: 1") && said.contains("too_large: 1") && said.contains("damaged: 0"), "{said}");
+    assert!(said.contains("empty_values=1 too_large=1") && !said.contains("damaged"), "{said}");
     process.kill();
 }
 
@@ -191,7 +191,7 @@ fn records_out_of_the_range_are_loaded_ignored_or_fatal() {
     node.set("Options_Memory", "allow_out_of_range", "ignore");
     let process = node.start();
     assert_eq!(Legacy::to(&node).size(), RECORDS - odd);
-    logged(&node, "- loaded", &format!("out_of_range: {odd},"));
+    logged(&node, "- loaded", &format!("out_of_range={odd} "));
     process.kill();
 
     // All records out of the range, and more than it takes to be an accident.

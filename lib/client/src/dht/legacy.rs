@@ -247,7 +247,7 @@ impl DhtClient {
 
     pub(super) async fn legacy_remove_channel(&self, pools: &[Arc<Pool>], channel: &str) -> Answers<()> {
         let limit = Limit::within(self.inner.config.request_timeout);
-        let request = & Request::RemoveChannel { channel: channel.as_bytes() };
+        let request = &Request::RemoveChannel { channel: channel.as_bytes() };
         each(pools.to_vec(), Pool::of, |pool| async move {
             pool.send(request, limit).await?.finish();
             Ok(())
@@ -327,7 +327,9 @@ impl DhtClient {
         let patience = Limit::Each(self.inner.config.request_timeout);
         records::spawn(
             pools.to_vec(),
-            |pool, tx, control| records::read_legacy(pool, channel.to_owned(), selection.clone(), patience, tx, control),
+            |pool, tx, control| {
+                records::read_legacy(pool, channel.to_owned(), selection.clone(), patience, tx, control)
+            },
             selection.suspended,
         )
     }

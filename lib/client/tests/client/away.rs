@@ -8,8 +8,8 @@ use overstory_client::{ClientConfig, DhtClient, Error, Identity, Registry};
 use overstory_swarm::auth::ClientKey;
 use overstory_swarm::key::HashRange;
 use overstory_swarm::legacy::dht::Request;
-use overstory_swarm::legacy::{NodeAddress, reply};
 use overstory_swarm::legacy::reply::NodeSize;
+use overstory_swarm::legacy::{NodeAddress, reply};
 use tokio::net::TcpListener;
 
 use super::legacy::{handshake, ok, serve};
@@ -111,7 +111,12 @@ async fn legacy_requests_for_living_nodes_do_not_wait_for_the_others() {
     let (low_key, high_key) = keys();
     let (node, _) = serve(move |request| match request {
         Request::Put { .. } => ok(|_| ()),
-        Request::GetSize => ok(|out| reply::put_size(out, &NodeSize { node: NodeAddress { address: b"127.0.0.1", port: 1 }, records: 1, bytes: 2 })),
+        Request::GetSize => ok(|out| {
+            reply::put_size(
+                out,
+                &NodeSize { node: NodeAddress { address: b"127.0.0.1", port: 1 }, records: 1, bytes: 2 },
+            )
+        }),
         other => handshake(other, low),
     })
     .await;
