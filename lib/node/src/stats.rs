@@ -139,7 +139,7 @@ pub struct NodeStats {
     pub legacy_connections: Cell<u64>,
     /// Open neo connections.
     pub neo_connections: Cell<u64>,
-    /// Connections refused because of the limit, since the start.
+    /// Connections refused, or closed to make room for others, because of the limit, since the start.
     pub refused_connections: Cell<u64>,
     /// Clients dropped because they did not read, since the start.
     pub dropped_slow: Cell<u64>,
