@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use overstory_swarm::neo::Replies;
 
+use crate::commit::Commits;
 use crate::stats::RequestSpec;
 use crate::wake::Waker;
 
@@ -40,7 +41,26 @@ pub trait Engine: 'static {
     /// `payload` is what follows code and version. Whatever is wrong with it is answered with the request's own error
     /// status where it has one, never with silence.
     fn neo(&self, request: NeoRequest<'_>, out: &mut Replies<'_>) -> Begun;
+
+    /// The changes whose replies wait until they are durable; none for an engine that has no such changes.
+    fn commits(&self) -> Option<&Commits> {
+        None
+    }
+
+    /// Called when a connection had its turn, before anything that it made is sent: the engine brings to its files what
+    /// has to be there first.
+    ///
+    /// # Errors
+    /// That failed: the connection is closed, and what was not sent yet never is.
+    fn settle(&self) -> Result<(), Unsettled> {
+        Ok(())
+    }
 }
+
+/// What had to be written before a reply could not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a change could not be written")]
+pub struct Unsettled;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@
 
 pub mod app;
 mod cli;
+pub mod commit;
 pub mod config;
 mod console;
 mod control;

@@ -1,0 +1,5 @@
+//! The queue node: queues of fixed size in memory, with subscribers, and what of them is kept on disk.
+//!
+//! `store` holds the queues and decides what goes where; behind it stands one of the [`disk::Disk`]s, or none.
+
+pub mod disk;

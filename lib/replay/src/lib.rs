@@ -1,0 +1,1 @@
+//! Recorded conversations of swarm nodes, played against an engine in this process.
