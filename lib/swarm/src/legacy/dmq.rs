@@ -1,4 +1,7 @@
 //! The legacy requests of the dmq (protocol §1.6).
+//!
+//! `GetChannels`, `GetChannelSize`, `GetSize` and `GetNumConnections` are those that the published node withdrew later;
+//! older clients use them, with the shapes that the dht has.
 
 use super::cursor::{Cursor, Stop};
 use super::{Limits, Names, ProtocolError, Reply};
@@ -12,6 +15,9 @@ pub mod code {
     #![allow(missing_docs, reason = "each is the code of the request of its name")]
     pub const PUSH: i32 = 1;
     pub const POP: i32 = 2;
+    pub const GET_CHANNELS: i32 = 3;
+    pub const GET_CHANNEL_SIZE: i32 = 4;
+    pub const GET_SIZE: i32 = 5;
     pub const CONSUME: i32 = 6;
     pub const GET_NUM_CONNECTIONS: i32 = 8;
     pub const PUSH_MULTI: i32 = 9;
@@ -35,12 +41,21 @@ pub enum Request<'a> {
         /// Where.
         channel: &'a [u8],
     },
+    /// The names of all channels.
+    GetChannels,
+    /// Records and bytes of a channel, those of all its subscribers.
+    GetChannelSize {
+        /// Which.
+        channel: &'a [u8],
+    },
+    /// Records and bytes of all channels.
+    GetSize,
     /// Takes each value of a channel, until the channel is removed.
     Consume {
         /// Where.
         channel: &'a [u8],
     },
-    /// Is answered with [`super::Status::NotSupported`].
+    /// How many legacy connections are open. Newer published nodes answer [`super::Status::NotSupported`].
     GetNumConnections,
     /// Appends a value to several channels: to none of them if one has a bad name.
     PushMulti {
@@ -81,6 +96,9 @@ fn read<'a>(cursor: &mut Cursor<'a, '_>) -> Result<Request<'a>, Stop> {
     Ok(match cursor.i32()? {
         code::PUSH => Request::Push { channel: cursor.array()?, value: cursor.array()? },
         code::POP => Request::Pop { channel: cursor.array()? },
+        code::GET_CHANNELS => Request::GetChannels,
+        code::GET_CHANNEL_SIZE => Request::GetChannelSize { channel: cursor.array()? },
+        code::GET_SIZE => Request::GetSize,
         code::CONSUME => Request::Consume { channel: cursor.array()? },
         code::GET_NUM_CONNECTIONS => Request::GetNumConnections,
         code::PUSH_MULTI => Request::PushMulti { channels: Names::decode(cursor)?, value: cursor.array()? },
@@ -98,6 +116,9 @@ impl Request<'_> {
         match self {
             Self::Push { .. } => code::PUSH,
             Self::Pop { .. } => code::POP,
+            Self::GetChannels => code::GET_CHANNELS,
+            Self::GetChannelSize { .. } => code::GET_CHANNEL_SIZE,
+            Self::GetSize => code::GET_SIZE,
             Self::Consume { .. } => code::CONSUME,
             Self::GetNumConnections => code::GET_NUM_CONNECTIONS,
             Self::PushMulti { .. } => code::PUSH_MULTI,
@@ -113,6 +134,9 @@ impl Request<'_> {
         match self {
             Self::Push { .. } => "Push",
             Self::Pop { .. } => "Pop",
+            Self::GetChannels => "GetChannels",
+            Self::GetChannelSize { .. } => "GetChannelSize",
+            Self::GetSize => "GetSize",
             Self::Consume { .. } => "Consume",
             Self::GetNumConnections => "GetNumConnections",
             Self::PushMulti { .. } => "PushMulti",
@@ -126,11 +150,11 @@ impl Request<'_> {
     #[must_use]
     pub const fn reply(&self) -> Reply {
         match self {
-            Self::Push { .. } | Self::GetNumConnections | Self::PushMulti { .. } | Self::RemoveChannel { .. } => {
-                Reply::None
-            }
+            Self::Push { .. } | Self::PushMulti { .. } | Self::RemoveChannel { .. } => Reply::None,
             Self::Pop { .. } => Reply::Array,
-            Self::Consume { .. } => Reply::Items,
+            Self::GetChannels | Self::Consume { .. } => Reply::Items,
+            Self::GetChannelSize { .. } | Self::GetSize => Reply::Size,
+            Self::GetNumConnections => Reply::Connections,
             Self::Produce { .. } | Self::ProduceMulti { .. } => Reply::Sink,
         }
     }
@@ -144,10 +168,11 @@ impl Request<'_> {
                 put_array(out, value);
             }
             Self::Pop { channel }
+            | Self::GetChannelSize { channel }
             | Self::Consume { channel }
             | Self::Produce { channel }
             | Self::RemoveChannel { channel } => put_array(out, channel),
-            Self::GetNumConnections => {}
+            Self::GetChannels | Self::GetSize | Self::GetNumConnections => {}
             Self::PushMulti { channels, value } => {
                 channels.encode(out);
                 put_array(out, value);

@@ -88,6 +88,9 @@ impl Parts {
         vec![
             Push { channel, value },
             Pop { channel },
+            GetChannels,
+            GetChannelSize { channel },
+            GetSize,
             Consume { channel },
             GetNumConnections,
             PushMulti { channels, value },
