@@ -1,9 +1,11 @@
 //! The client's half of a neo connection without I/O: which requests run, in what state each is, what to send.
 //!
 //! Knows when each request ends, so that a caller only sees its messages. Ends a GetAll or a Mirror properly (the
-//! acknowledgements of protocol §2.4) and keeps to one change of state in flight (§2.7).
+//! acknowledgements of protocol §2.4), keeps to one change of state in flight (§2.7) and to the credit of a Consume
+//! (§2.5).
 
-use overstory_swarm::neo::dht::{Control, Request};
+use overstory_swarm::neo::dht::{self, Control};
+use overstory_swarm::neo::dmq::{self, ConsumeControl, PopReply};
 use overstory_swarm::neo::frame::{self, FrameError, Kind, MAX_BODY, Step};
 use overstory_swarm::neo::{
     MAX_ACTIVE_REQUESTS, Replies, SUPPORTED, UNSUPPORTED_CODE, UNSUPPORTED_VERSION, split_body,
@@ -23,7 +25,7 @@ pub(crate) enum Event<'a> {
     Item(&'a [u8]),
     /// The last message of a request.
     Last(&'a [u8]),
-    /// The value that a Get asked for; the request is over.
+    /// The value that a Get or a Pop asked for; the request is over.
     Value(&'a [u8]),
     /// The request was stopped as asked for.
     Stopped,
@@ -44,15 +46,86 @@ pub(crate) enum Violation {
 
 /// What a request is, as far as its messages are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(crate) enum Shape {
     /// One byte.
     Single,
     Get,
+    Pop,
     Channels,
     GetAll,
     Mirror,
     Update,
     HashRange,
+    Consume,
+}
+
+/// The first message of a request, of whichever node.
+pub(crate) trait Opening {
+    /// What follows it.
+    fn shape(&self) -> Shape;
+    /// The request's name.
+    fn name(&self) -> &'static str;
+    /// Whether it begins suspended.
+    fn suspended(&self) -> bool {
+        false
+    }
+    /// Appends code, version and what follows.
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+impl Opening for dht::Request<'_> {
+    #[inline]
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Put { .. } | Self::Exists { .. } | Self::Remove { .. } | Self::RemoveChannel { .. } => Shape::Single,
+            Self::Get { .. } => Shape::Get,
+            Self::GetChannels => Shape::Channels,
+            Self::GetAll(_) => Shape::GetAll,
+            Self::Mirror { .. } => Shape::Mirror,
+            Self::Update { .. } => Shape::Update,
+            Self::GetHashRange => Shape::HashRange,
+        }
+    }
+
+    #[inline]
+    fn name(&self) -> &'static str {
+        dht::Request::name(self)
+    }
+
+    #[inline]
+    fn suspended(&self) -> bool {
+        match self {
+            Self::GetAll(all) => all.start_suspended,
+            Self::Mirror { start_suspended, .. } => *start_suspended,
+            _ => false,
+        }
+    }
+
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        dht::Request::encode(self, out);
+    }
+}
+
+impl Opening for dmq::Request<'_> {
+    #[inline]
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Push { .. } => Shape::Single,
+            Self::Pop { .. } => Shape::Pop,
+            Self::Consume { .. } => Shape::Consume,
+        }
+    }
+
+    #[inline]
+    fn name(&self) -> &'static str {
+        dmq::Request::name(self)
+    }
+
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        dmq::Request::encode(self, out);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,18 +204,8 @@ impl<T> Core<T> {
 
     /// Begins a request; gives its id, or none when too many run.
     #[inline]
-    pub(crate) fn begin(&mut self, request: &Request<'_>, tag: T) -> Option<u64> {
-        let (shape, suspended) = match request {
-            Request::Put { .. } | Request::Exists { .. } | Request::Remove { .. } | Request::RemoveChannel { .. } => {
-                (Shape::Single, false)
-            }
-            Request::Get { .. } => (Shape::Get, false),
-            Request::GetChannels => (Shape::Channels, false),
-            Request::GetAll(all) => (Shape::GetAll, all.start_suspended),
-            Request::Mirror { start_suspended, .. } => (Shape::Mirror, *start_suspended),
-            Request::Update { .. } => (Shape::Update, false),
-            Request::GetHashRange => (Shape::HashRange, false),
-        };
+    pub(crate) fn begin(&mut self, request: &impl Opening, tag: T) -> Option<u64> {
+        let (shape, suspended) = (request.shape(), request.suspended());
         let flow = Flow { suspended, held: suspended, ..Flow::default() };
         let id = self.table.insert(Entry { shape, stage: Stage::New, flow, name: request.name(), tag })?;
         Replies::new(&mut self.out, id).message(|out| request.encode(out));
@@ -158,25 +221,34 @@ impl<T> Core<T> {
 
     /// Suspends or resumes a GetAll or a Mirror for the caller.
     pub(crate) fn hold(&mut self, id: u64, held: bool) {
-        self.change(id, |flow| flow.held = held);
+        self.change(id, &[Shape::GetAll, Shape::Mirror], |flow| flow.held = held);
     }
 
-    /// Says that the caller can take more, or not for now.
+    /// Says that the caller can take more of a GetAll or a Mirror, or not for now.
     pub(crate) fn full(&mut self, id: u64, full: bool) {
-        self.change(id, |flow| flow.full = full);
+        self.change(id, &[Shape::GetAll, Shape::Mirror], |flow| flow.full = full);
     }
 
-    /// Ends a GetAll or a Mirror; [`Event::Stopped`] tells when, unless it ends by itself before.
+    /// Ends a GetAll, a Mirror or a Consume; [`Event::Stopped`] tells when, unless it ends by itself before. A Consume
+    /// whose batch has come takes it over by this.
     pub(crate) fn stop(&mut self, id: u64) {
-        self.change(id, |flow| flow.stop = true);
+        self.change(id, &[Shape::GetAll, Shape::Mirror, Shape::Consume], |flow| flow.stop = true);
     }
 
-    fn change(&mut self, id: u64, change: impl FnOnce(&mut Flow)) {
+    /// Takes the batch of a Consume over and lets the node send the next one.
+    pub(crate) fn go_on(&mut self, id: u64) {
+        // After a Stop nothing else may be said.
+        if let Some(Entry { shape: Shape::Consume, flow: Flow { stop: false, .. }, .. }) = self.table.get_mut(id) {
+            Replies::new(&mut self.out, id).byte(ConsumeControl::Continue.code());
+        }
+    }
+
+    fn change(&mut self, id: u64, of: &[Shape], change: impl FnOnce(&mut Flow)) {
         if let Some(entry) = self.table.get_mut(id)
-            && matches!(entry.shape, Shape::GetAll | Shape::Mirror)
+            && of.contains(&entry.shape)
         {
             change(&mut entry.flow);
-            pump(&mut entry.flow, id, &mut self.out);
+            pump(entry.shape, &mut entry.flow, id, &mut self.out);
         }
     }
 
@@ -229,6 +301,11 @@ impl<T> Core<T> {
                 return Ok(());
             }
             (Stage::Running, [_]) if entry.shape == Shape::Get => Event::Last(payload),
+            (Stage::Running, _) if entry.shape == Shape::Pop => match PopReply::decode(payload) {
+                Ok(PopReply::Popped(value)) => Event::Value(value),
+                Ok(_) => Event::Last(payload),
+                Err(_) => return Err(Violation::Message(entry.name)),
+            },
             (Stage::Value, _) => {
                 let value = overstory_swarm::neo::dht::value(payload).map_err(|_| Violation::Message("Get"))?;
                 Event::Value(value)
@@ -242,9 +319,9 @@ impl<T> Core<T> {
         let full = on(&mut entry.tag, event);
         if !matches!(event, Event::Item(_)) {
             self.table.remove(id);
-        } else if full && !entry.flow.full {
+        } else if full && !entry.flow.full && entry.shape != Shape::Consume {
             entry.flow.full = true;
-            pump(&mut entry.flow, id, &mut self.out);
+            pump(entry.shape, &mut entry.flow, id, &mut self.out);
         }
         Ok(())
     }
@@ -266,21 +343,24 @@ fn progress<'a, T>(
         // The value, to which the caller answers.
         (Shape::Update, 5) => Event::Item(payload),
         (Shape::Update, _) => Event::Last(payload),
-        (Shape::GetAll | Shape::Mirror, STARTED) if !flow.started => {
+        (Shape::GetAll | Shape::Mirror, STARTED) | (Shape::Consume, 1) if !flow.started => {
             flow.started = true;
-            pump(flow, id, out);
+            pump(entry.shape, flow, id, out);
             Event::Item(payload)
         }
         (Shape::GetAll | Shape::Mirror, ACK) => match flow.pending.take() {
             Some(Control::Stop) => Event::Stopped,
             Some(control) => {
                 flow.suspended = control == Control::Suspend;
-                pump(flow, id, out);
+                pump(entry.shape, flow, id, out);
                 return Ok(None);
             }
             None => return Err(Violation::Message(entry.name)),
         },
-        (Shape::GetAll | Shape::Mirror, ERROR) => Event::Last(payload),
+        // Failed, or the channel was removed.
+        (Shape::GetAll | Shape::Mirror, ERROR) | (Shape::Consume, 2 | 5) => Event::Last(payload),
+        (Shape::Consume, 3) if flow.started => Event::Item(payload),
+        (Shape::Consume, 4) if flow.pending.is_some() => Event::Stopped,
         // All records, or the channel is gone: the node waits for the acknowledgement.
         (Shape::GetAll, 8) | (Shape::Mirror, 10) if flow.started => {
             Replies::new(out, id).byte(ACK);
@@ -291,9 +371,10 @@ fn progress<'a, T>(
     }))
 }
 
-fn pump(flow: &mut Flow, id: u64, out: &mut Vec<u8>) {
+fn pump(shape: Shape, flow: &mut Flow, id: u64, out: &mut Vec<u8>) {
     if let Some(control) = flow.next() {
-        Replies::new(out, id).byte(control.code());
+        let code = if shape == Shape::Consume { ConsumeControl::Stop.code() } else { control.code() };
+        Replies::new(out, id).byte(code);
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::core::{Core, Event};
+use super::core::{Core, Event, Opening, Shape};
 use super::{Identity, establish, silent};
 use crate::error::Error;
 
@@ -157,7 +157,7 @@ impl Link {
     }
 
     /// Sends a request as soon as there are a connection and room for it.
-    pub(crate) async fn begin(&self, request: &Request<'_>, deadline: Instant) -> Result<Call, Error> {
+    pub(crate) async fn begin(&self, request: &impl Opening, deadline: Instant) -> Result<Call, Error> {
         if let Some(call) = self.shared.try_begin(request)? {
             return Ok(call);
         }
@@ -184,7 +184,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn try_begin(self: &Arc<Self>, request: &Request<'_>) -> Result<Option<Call>, Error> {
+    fn try_begin(self: &Arc<Self>, request: &impl Opening) -> Result<Option<Call>, Error> {
         let mut guard = self.lock();
         let state = &mut *guard;
         match state.phase {
@@ -196,7 +196,7 @@ impl Shared {
             state.crowded = true;
             return Ok(None);
         }
-        let update = matches!(request, Request::Update { .. });
+        let update = request.shape() == Shape::Update;
         let slot = state.waiters.insert(Waiter { update, ..Waiter::default() });
         let idle = state.core.out.is_empty();
         let id = state.core.begin(request, slot);

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use overstory_swarm::key::Key;
 use overstory_swarm::neo::dht::{ExistsReply, GetReply, PutReply, RemoveReply, Request};
+use overstory_swarm::neo::dmq::{self, Channels, PopReply, PushReply};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::core::{Core, Event};
+use super::core::{Core, Event, Opening};
 use super::{Identity, establish};
 use crate::error::Error;
 
@@ -25,7 +26,7 @@ const MAX_UNSENT: usize = 16 << 20;
 pub enum Outcome<'a> {
     /// A Put was stored.
     Stored,
-    /// The value of a Get.
+    /// The value of a Get or of a Pop.
     Value(&'a [u8]),
     /// An Exists found the record.
     Exists,
@@ -35,7 +36,13 @@ pub enum Outcome<'a> {
     NoRecord,
     /// The node is not responsible for the key.
     WrongNode,
-    /// The node could not do it.
+    /// A Push is in every channel it names.
+    Pushed,
+    /// A Pop found nothing.
+    Empty,
+    /// A Pop of a channel that has subscribers: its records can only be consumed.
+    Subscribed,
+    /// The node could not do it. Of a Push: the queue is full, or the node's log says what is wrong.
     Failed,
     /// The node does not know the request.
     Unsupported,
@@ -47,6 +54,8 @@ enum Asked {
     Get,
     Exists,
     Remove,
+    Push,
+    Pop,
 }
 
 /// A neo connection to one node that keeps many requests in flight.
@@ -62,6 +71,8 @@ pub struct Pipeline {
     input: Vec<u8>,
     filled: usize,
     stall: Duration,
+    /// The channels of a Push, as they are sent.
+    channels: Vec<u8>,
 }
 
 impl Pipeline {
@@ -72,7 +83,7 @@ impl Pipeline {
     pub async fn connect(node: SocketAddrV4, identity: &Identity, timeout: Duration) -> Result<Self, Error> {
         let stream = establish(node, identity, timeout, || ()).await?;
         let core = Core::new();
-        Ok(Self { node, stream, core, sent: 0, input: vec![0; READ], filled: 0, stall: timeout })
+        Ok(Self { node, stream, core, sent: 0, input: vec![0; READ], filled: 0, stall: timeout, channels: Vec::new() })
     }
 
     /// How many requests have no answer yet.
@@ -105,8 +116,31 @@ impl Pipeline {
         self.begin(Asked::Remove, token, &Request::Remove { channel: channel.as_bytes(), key })
     }
 
+    /// Queues a Push into one channel of a dmq; false if it has to wait for answers.
     #[inline]
-    fn begin(&mut self, asked: Asked, token: u64, request: &Request<'_>) -> bool {
+    pub fn push(&mut self, token: u64, channel: &str, value: &[u8]) -> bool {
+        self.push_multi(token, &[channel], value)
+    }
+
+    /// Queues a Push into up to 255 channels; false if it has to wait for answers, or if there are more.
+    #[inline]
+    pub fn push_multi(&mut self, token: u64, channels: &[&str], value: &[u8]) -> bool {
+        let mut buffer = std::mem::take(&mut self.channels);
+        let names = channels.iter().map(|name| name.as_bytes());
+        let begun = Channels::new(names, &mut buffer)
+            .is_some_and(|channels| self.begin(Asked::Push, token, &dmq::Request::Push { channels, value }));
+        self.channels = buffer;
+        begun
+    }
+
+    /// Queues a Pop of a dmq; false if it has to wait for answers.
+    #[inline]
+    pub fn pop(&mut self, token: u64, channel: &str) -> bool {
+        self.begin(Asked::Pop, token, &dmq::Request::Pop { channel: channel.as_bytes() })
+    }
+
+    #[inline]
+    fn begin(&mut self, asked: Asked, token: u64, request: &impl Opening) -> bool {
         self.core.out.len() - self.sent < MAX_UNSENT && self.core.begin(request, (asked, token)).is_some()
     }
 
@@ -199,6 +233,15 @@ fn outcome(asked: Asked, event: Event<'_>) -> Outcome<'_> {
             Ok(RemoveReply::Removed) => Outcome::Removed,
             Ok(RemoveReply::NoRecord) => Outcome::NoRecord,
             Ok(RemoveReply::WrongNode) => Outcome::WrongNode,
+            _ => Outcome::Failed,
+        },
+        Asked::Push => match PushReply::decode(payload) {
+            Ok(PushReply::Pushed) => Outcome::Pushed,
+            _ => Outcome::Failed,
+        },
+        Asked::Pop => match PopReply::decode(payload) {
+            Ok(PopReply::Empty) => Outcome::Empty,
+            Ok(PopReply::Subscribed) => Outcome::Subscribed,
             _ => Outcome::Failed,
         },
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use overstory_swarm::batch::BatchBuilder;
 use overstory_swarm::key::Key;
-use overstory_swarm::neo::dht::{GetAll, GetAllMessage};
+use overstory_swarm::neo::dht::{GetAll, GetAllMessage, Request};
+use overstory_swarm::neo::dmq::{Channels, ConsumeMessage};
 use proptest::prelude::*;
 
 use super::*;
@@ -197,4 +198,73 @@ proptest! {
         prop_assert!(input.is_empty());
         prop_assert_eq!(got, expected);
     }
+}
+
+fn consume(core: &mut Core<u64>) -> u64 {
+    let id = core.begin(&dmq::Request::Consume { channel: b"c", subscriber: b"" }, 0).unwrap();
+    core.out.clear();
+    id
+}
+
+#[test]
+fn a_consume_is_given_credit_batch_by_batch() {
+    let mut core = Core::new();
+    let id = consume(&mut core);
+    assert_eq!(feed(&mut core, id, &[&[SUPPORTED], &[1]]), ["Item([1])"]);
+    let mut batch = Vec::new();
+    ConsumeMessage::Records(b"").encode(&mut batch);
+    assert_eq!(feed(&mut core, id, &[&batch]).len(), 1);
+    assert_eq!(take(&mut core), [0u8; 0], "nothing is taken over before the caller says so");
+    core.go_on(id);
+    assert_eq!(take(&mut core), [1]);
+    core.hold(id, true);
+    core.full(id, true);
+    assert_eq!(take(&mut core), [0u8; 0], "there is no suspending by message");
+    // A batch that crosses the Stop still counts, and nothing but the Stop is said.
+    core.stop(id);
+    core.go_on(id);
+    assert_eq!(take(&mut core), [2]);
+    assert_eq!(feed(&mut core, id, &[&batch]).len(), 1);
+    core.go_on(id);
+    assert_eq!(feed(&mut core, id, &[&[4]]), ["Stopped"]);
+    assert_eq!((take(&mut core), core.in_flight()), (vec![], 0));
+}
+
+#[test]
+fn a_consume_ends_by_error_and_with_its_channel_and_a_stop_waits_for_its_start() {
+    for (payloads, last) in [(&[&[SUPPORTED][..], &[2]][..], "Last([2])"), (&[&[SUPPORTED], &[1], &[5]], "Last([5])")] {
+        let mut core = Core::new();
+        let id = consume(&mut core);
+        core.stop(id);
+        assert_eq!(take(&mut core), [0u8; 0]);
+        assert_eq!(feed(&mut core, id, payloads).last().map(String::as_str), Some(last));
+        assert_eq!(core.in_flight(), 0);
+    }
+    let mut core = Core::<u64>::new();
+    let id = consume(&mut core);
+    for payloads in [&[&[SUPPORTED][..], &[3, 0, 0, 0, 0, 0, 0, 0, 0]][..], &[&[SUPPORTED], &[4]]] {
+        let mut input = Vec::new();
+        payloads.iter().for_each(|payload| message(&mut input, id, |out| out.extend_from_slice(payload)));
+        assert!(core.receive(&input, |_, _| false).is_err(), "{payloads:?}");
+        core = Core::new();
+        consume(&mut core);
+    }
+}
+
+#[test]
+fn the_published_client_of_a_queue_is_copied_byte_for_byte() {
+    let mut core = Core::new();
+    let mut buffer = Vec::new();
+    let channels = Channels::new([&b"c"[..]], &mut buffer).unwrap();
+    let id = core.begin(&dmq::Request::Push { channels, value: b"v" }, 0).unwrap();
+    assert_eq!(feed(&mut core, id, &[&[SUPPORTED], &[1]]), ["Last([1])"]);
+    for (payload, event) in [(&[1, 1, 0, 0, 0, 0, 0, 0, 0, b'v'][..], "Value([118])"), (&[2], "Last([2])")] {
+        let id = core.begin(&dmq::Request::Pop { channel: b"c" }, 0).unwrap();
+        assert_eq!(feed(&mut core, id, &[&[SUPPORTED], payload]), [event]);
+    }
+    let id = core.begin(&dmq::Request::Pop { channel: b"c" }, 0).unwrap();
+    let mut input = Vec::new();
+    message(&mut input, id, |out| out.push(SUPPORTED));
+    message(&mut input, id, |out| out.extend_from_slice(&[1, 9, 0, 0, 0, 0, 0, 0, 0]));
+    assert!(core.receive(&input, |_, _| false).is_err());
 }
