@@ -185,6 +185,12 @@ pub enum SinkStep {
         /// Bytes that must be buffered before it makes sense to call again.
         need: usize,
     },
+    /// It has no room for more: call again when its waker was used. Meanwhile little is read from the client, so that
+    /// the client has to wait; what has arrived is kept, also when the client closes its side.
+    Blocked {
+        /// Bytes of input that are done with.
+        consumed: usize,
+    },
     /// The request is over, the connection is free for the next one.
     Done {
         /// Bytes of input that are done with.

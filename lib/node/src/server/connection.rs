@@ -34,6 +34,11 @@ pub(super) trait Session {
     /// has to wait.
     fn need(&self) -> Option<usize>;
 
+    /// Whether input that waits is still handled when the client has closed its side.
+    fn keeps_input(&self) -> bool {
+        false
+    }
+
     /// What goes on while `there` bytes of input wait, and how many requests are over.
     fn phase(&self, there: usize) -> (Phase, u64);
 
@@ -87,6 +92,8 @@ pub(super) struct Connection<S> {
     /// Bytes at the front of `output` that are written.
     sent: usize,
     stage: Stage,
+    /// The client has closed its side, and what it sent before is not all handled.
+    heard: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +113,7 @@ enum Stage {
 impl<S: Session> Connection<S> {
     pub(super) fn new(stream: TcpStream, place: Membership, session: S) -> Self {
         let (input, output) = (Vec::new(), Vec::new());
-        Self { stream, place, session, input, taken: 0, output, sent: 0, stage: Stage::Open }
+        Self { stream, place, session, input, taken: 0, output, sent: 0, stage: Stage::Open, heard: false }
     }
 
     /// Runs until the connection is over.
@@ -205,6 +212,10 @@ impl<S: Session> Connection<S> {
                 return Ok(1);
             }
             match self.read(cx, need.unwrap_or(READ_AHEAD))? {
+                Poll::Ready(0) if self.session.keeps_input() => {
+                    self.heard = true;
+                    return Ok(0);
+                }
                 Poll::Ready(0) => {
                     self.close(&Closed::Heard);
                     return Ok(1);
@@ -329,8 +340,13 @@ impl<S: Session> Connection<S> {
         buffers.settle(&mut self.output, &mut self.sent);
         self.place.member.unsent.set(self.output.len() - self.sent);
         let (phase, requests) = self.session.phase(self.input.len() - self.taken);
-        let busy = self.stage != Stage::Open || self.unsent() > 0;
-        self.place.member.quiet.set(if busy { Phase::Busy } else { phase }, requests);
+        let phase = match phase {
+            _ if self.stage != Stage::Open || self.unsent() > 0 => Phase::Busy,
+            // It may wait for ever, and nobody waits for it.
+            Phase::Busy if self.heard => Phase::Begun,
+            phase => phase,
+        };
+        self.place.member.quiet.set(phase, requests);
         self.place.registry.hold(&self.place.member, self.input.capacity() + self.output.capacity());
     }
 }

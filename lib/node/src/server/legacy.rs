@@ -38,8 +38,8 @@ enum State {
     Stream { stream: Box<dyn LegacyStream>, ready: bool },
     /// A reply that is made elsewhere.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
-    /// A request that goes on.
-    Sink(Box<dyn LegacySink>),
+    /// A request that goes on, or one that has to wait for room.
+    Sink { sink: Box<dyn LegacySink>, blocked: bool },
     /// What is left of a request is thrown away, then the reply is sent.
     Discard { left: u64, reply: Vec<u8> },
 }
@@ -57,12 +57,16 @@ impl<E: Engine> LegacySession<E> {
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, Closed> {
         match &mut self.state {
             State::Ready => self.begin(input, out),
-            State::Stream { .. } | State::Later(_) => Ok(None),
-            State::Sink(sink) => match sink.take(input, out) {
+            State::Stream { .. } | State::Later(_) | State::Sink { blocked: true, .. } => Ok(None),
+            State::Sink { sink, blocked } => match sink.take(input, out) {
                 SinkStep::More { consumed, need } => {
                     let consumed = consumed.min(input.len());
                     self.need = need.max(1);
                     Ok(if consumed == 0 { None } else { Some(consumed) })
+                }
+                SinkStep::Blocked { consumed } => {
+                    *blocked = true;
+                    Ok(Some(consumed.min(input.len())))
                 }
                 SinkStep::Done { consumed } => {
                     self.end();
@@ -105,7 +109,7 @@ impl<E: Engine> LegacySession<E> {
                 (consumed, request, State::Stream { stream, ready: true })
             }
             LegacyStep::Later { consumed, request, reply } => (consumed, request, State::Later(reply)),
-            LegacyStep::Sink { consumed, request, sink } => (consumed, request, State::Sink(sink)),
+            LegacyStep::Sink { consumed, request, sink } => (consumed, request, State::Sink { sink, blocked: false }),
             LegacyStep::Discard { consumed, more, request } => {
                 let reply = out.split_off(made.min(out.len()));
                 (consumed, request, State::Discard { left: more, reply })
@@ -155,14 +159,21 @@ impl<E: Engine> Session for LegacySession<E> {
     }
 
     fn need(&self) -> Option<usize> {
-        (!matches!(self.state, State::Stream { .. } | State::Later(_))).then_some(self.need)
+        match self.state {
+            State::Stream { .. } | State::Later(_) | State::Sink { blocked: true, .. } => None,
+            State::Ready | State::Sink { .. } | State::Discard { .. } => Some(self.need),
+        }
+    }
+
+    fn keeps_input(&self) -> bool {
+        matches!(self.state, State::Sink { blocked: true, .. })
     }
 
     fn phase(&self, there: usize) -> (Phase, u64) {
         let phase = match self.state {
             State::Ready if there == 0 => Phase::Idle,
-            State::Ready | State::Sink(_) | State::Discard { .. } => Phase::Begun,
-            State::Stream { .. } | State::Later(_) => Phase::Busy,
+            State::Ready | State::Sink { blocked: false, .. } | State::Discard { .. } => Phase::Begun,
+            State::Stream { .. } | State::Later(_) | State::Sink { .. } => Phase::Busy,
         };
         (phase, self.done)
     }
@@ -196,7 +207,13 @@ impl<E: Engine> Session for LegacySession<E> {
                 }
                 Poll::Pending => Step::Nothing,
             },
-            _ => Step::Nothing,
+            State::Sink { blocked, .. } if *blocked && self.board.any() => {
+                self.board.drain(|_| {});
+                *blocked = false;
+                self.need = 1;
+                Step::Some
+            }
+            State::Ready | State::Sink { .. } | State::Discard { .. } => Step::Nothing,
         }
     }
 
