@@ -234,9 +234,12 @@ impl<S: Subscriber> Layer<S> for LogLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let module = self.names.module(event.metadata().target());
+        let mut module = self.names.module(event.metadata().target());
         let mut message = Message::default();
         event.record(&mut message);
+        if module.name.ends_with(':') {
+            module.name.push_str(&message.of);
+        }
         let level = match level_of(*event.metadata().level()) {
             Level::Error if message.is_fatal => Level::Fatal,
             level => level,
@@ -268,6 +271,8 @@ impl<S: Subscriber> Layer<S> for LogLayer {
 struct Message {
     text: String,
     fields: String,
+    /// The field `of`: what a target that ends with a colon is about, `storage:` of the queue `a` being `storage:a`.
+    of: String,
     is_fatal: bool,
 }
 
@@ -297,6 +302,7 @@ impl Visit for Message {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.text.push_str(value),
+            "of" => self.of.push_str(value),
             _ => self.field(field, format_args!("{value}")),
         }
     }

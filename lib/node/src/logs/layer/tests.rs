@@ -42,12 +42,14 @@ fn lines_have_the_published_form() {
             "Authentication failure for client 'nobody': Unknown client name"
         );
         tracing::error!(target: "node.main", fatal = true, "out of luck");
+        tracing::info!(target: "storage:", of = "@topic", "Closing -- saving in file \"data/@topic.rq\"");
     });
     assert_eq!(
         text,
         "Info [dhtnode.main] - Starting DHT node --------------------------------\n\
          Warn [swarm.neo.protocol.connect.NodeConnect] - Authentication failure for client 'nobody': Unknown client name\n\
-         Fatal [dhtnode.main] - out of luck\n"
+         Fatal [dhtnode.main] - out of luck\n\
+         Info [storage:@topic] - Closing -- saving in file \"data/@topic.rq\"\n"
     );
     let line = std::fs::read_to_string(dir.path().join("root.log")).unwrap();
     assert!(line.lines().next().unwrap().contains(":31,05 Info "), "{line}");
