@@ -2,4 +2,5 @@
 //!
 //! `store` holds the queues and decides what goes where; behind it stands one of the [`disk::Disk`]s, or none.
 
+pub mod config;
 pub mod disk;
