@@ -4,14 +4,15 @@
 //! of an iteration, compression, limits of batches, byte counts of sizes, nonces. Whatever differs otherwise differs on
 //! purpose and stands in [`DIFFERENCES`] with the reason.
 
-mod recording;
-mod replay;
+mod protocol;
+mod records;
 
+use overstory_replay::{Difference, Ours, Recording, Replay};
 use overstory_swarm::key::HashRange;
 
 use crate::rig::{Node, Setup};
-use recording::Recording;
-use replay::{Difference, Ours, Replay};
+use protocol::Dht;
+use records::{batched_records, stored_before, with_target_port};
 
 const BAD_NAME: &str = "neo names are checked: ../x would be a path outside of the data directory";
 const READ_CREATES: &str = "a read creates no channel";
@@ -59,12 +60,11 @@ fn setup(name: &str) -> Setup {
 
 fn play(name: &str) {
     let recording = Recording::read(name);
-    let node = Node::start(Setup { records: recording.stored_before(), ..setup(name) });
+    let node = Node::start(Setup { records: stored_before(&recording), ..setup(name) });
     if name == "dht-legacy-size-limit" {
         fill(&node);
     }
-    let differences: Vec<_> = DIFFERENCES.iter().filter(|difference| difference.file == name).collect();
-    Replay::new(&node, &recording, &differences).run();
+    Replay::<Dht>::new(&node, &recording, DIFFERENCES).run();
 }
 
 /// Puts values of 60,000 bytes, and then of 30,000, until there is no room for another, wherever its key would lie.
@@ -141,12 +141,12 @@ fn redistribution_moves_what_was_recorded() {
     let upper = HashRange::new(0x8000_0000_0000_0000, u64::MAX).unwrap();
     let other = Node::start(Setup { range: upper, ..Setup::default() });
     let node = Node::start(Setup::default());
-    let recording = Recording::read("dht-redistribute").with_target_port(other.legacy.port());
-    Replay::new(&node, &recording, &[]).run();
-    let sent = Recording::read("dht-redistribute-node-to-node").batched_records();
+    let recording = with_target_port(Recording::read("dht-redistribute"), other.legacy.port());
+    Replay::<Dht>::new(&node, &recording, &[]).run();
+    let sent = batched_records(&Recording::read("dht-redistribute-node-to-node"));
     assert_eq!(other.records("re"), sent);
 
     let fresh = Node::start(Setup { range: upper, ..Setup::default() });
-    Replay::new(&fresh, &Recording::read("dht-redistribute-node-to-node"), &[]).run();
+    Replay::<Dht>::new(&fresh, &Recording::read("dht-redistribute-node-to-node"), &[]).run();
     assert_eq!(fresh.records("re"), sent);
 }
