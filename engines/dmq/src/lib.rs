@@ -4,3 +4,6 @@
 
 pub mod config;
 pub mod disk;
+pub mod dump;
+pub mod load;
+pub mod store;
