@@ -14,6 +14,8 @@ packages_source=${OVERSTORY_PACKAGES:-$source_dir/packages}
 . "$source_dir/packages/lib/registry.sh"
 # shellcheck source=packages/lib/files.sh
 . "$source_dir/packages/lib/files.sh"
+# shellcheck source=packages/lib/instances.sh
+. "$source_dir/packages/lib/instances.sh"
 # shellcheck source=packages/lib/order.sh
 . "$source_dir/packages/lib/order.sh"
 # shellcheck source=packages/lib/ports.sh

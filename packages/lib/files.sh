@@ -139,13 +139,19 @@ finish_package() {
     move_into_place "$work/$package.info" "$packages_dir/$package.info" 0644
 }
 
-# Removes one recorded path unless the operator made it theirs.
+# Whether another package has put it there, too: `swarm` comes with each kind of nodes.
+is_shared() { # PATH
+    awk -v path="$1" -v own="$packages_dir/$package.files" \
+        'FILENAME != own && $3 == path { found = 1 } END { exit !found }' "$packages_dir"/*.files
+}
+
+# Removes one recorded path unless the operator made it theirs, or another package has the same link.
 remove_path() { # KIND HASH PATH
     local at
     at=$(place "$3")
     case $1 in
         f) rm -f -- "$at" ;;
-        l) [ "$(readlink -- "$at" 2>/dev/null)" != "$2" ] || rm -f -- "$at" ;;
+        l) is_shared "$3" || [ "$(readlink -- "$at" 2>/dev/null)" != "$2" ] || rm -f -- "$at" ;;
         c)
             rm -f -- "$at.new"
             if [ -f "$at" ]; then
