@@ -6,4 +6,6 @@ pub mod config;
 pub mod disk;
 pub mod dump;
 pub mod load;
+pub mod overflow;
+pub mod ring;
 pub mod store;
