@@ -15,7 +15,8 @@ pub struct Commits {
     made: Cell<u64>,
     durable: Cell<u64>,
     failed: Cell<bool>,
-    waiting: RefCell<Vec<Rc<Board>>>,
+    /// Connections, each with the change that it waits for.
+    waiting: RefCell<Vec<(u64, Rc<Board>)>>,
 }
 
 impl Commits {
@@ -51,14 +52,22 @@ impl Commits {
     pub fn reached(&self, number: u64) {
         if number > self.durable.get() {
             self.durable.set(number);
-            self.wake();
+            self.waiting.borrow_mut().retain(|(awaited, board)| {
+                let waits = *awaited > number;
+                if !waits {
+                    board.wake_task();
+                }
+                waits
+            });
         }
     }
 
     /// Says that no further change will ever be durable: connections that wait are closed without a reply.
     pub fn fail(&self) {
         self.failed.set(true);
-        self.wake();
+        for (_, board) in self.waiting.take() {
+            board.wake_task();
+        }
     }
 
     /// Whether [`Self::fail`] was called.
@@ -67,14 +76,8 @@ impl Commits {
         self.failed.get()
     }
 
-    /// Runs a connection's task at the next [`Self::reached`].
-    pub(crate) fn wait(&self, board: Rc<Board>) {
-        self.waiting.borrow_mut().push(board);
-    }
-
-    fn wake(&self) {
-        for board in self.waiting.take() {
-            board.wake_task();
-        }
+    /// Runs a connection's task once when this change is durable, or never will be.
+    pub(crate) fn wait(&self, number: u64, board: Rc<Board>) {
+        self.waiting.borrow_mut().push((number, board));
     }
 }

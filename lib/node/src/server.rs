@@ -17,6 +17,9 @@
 //!   connections hold between their turns is bounded; over it those that hold the most are dropped.
 //! * **Time.** A client that has something to read and takes none of it for a minute is dropped and counted. A request
 //!   may arrive as slowly as it likes: what is there of it counts as memory, keepalive finds out who is gone.
+//! * **Changes.** Of an engine with [`Commits`](crate::commit::Commits) a connection holds back what it has made since
+//!   a change until that is durable. What is held back counts for the bounds of memory, and its client is not taken for
+//!   one that does not read.
 //! * **Turns.** A connection handles a bounded amount in a turn, and its streams take turns among each other.
 
 use std::cell::RefCell;
@@ -39,6 +42,7 @@ mod accept;
 mod buffers;
 mod complaints;
 mod connection;
+mod gate;
 mod legacy;
 mod listen;
 mod neo;

@@ -5,6 +5,9 @@
 //! before a stream produces, and a stream produces only while little is unsent. After a bounded amount of work, or one
 //! step of a stream that has more to do, the turn is over until the runtime has looked at all sockets: a step may have
 //! taken long however little it made, and a client that says "stop" is to be heard before the next one (§2.7).
+//!
+//! Before anything is written the engine settles what was done since it did so last, and what speaks of a change that
+//! is not durable yet stays where it is, see [`gate`](super::gate).
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -15,7 +18,10 @@ use tokio::net::TcpStream;
 use tracing::{debug, info};
 
 use super::buffers::BUFFER;
+use super::gate::Gate;
 use super::registry::{Membership, Phase};
+use crate::commit::Commits;
+use crate::engine::Unsettled;
 use crate::stats::add;
 
 /// Bytes read and made in a turn, after which others have theirs.
@@ -50,6 +56,12 @@ pub(super) trait Session {
 
     /// The connection is about to be closed: drops everything that is not over.
     fn abandon(&mut self);
+
+    /// The changes whose replies wait until they are durable.
+    fn commits(&self) -> Option<&Commits>;
+
+    /// Brings to the engine's files what has to be there before anything that was made is sent.
+    fn settle(&self) -> Result<(), Unsettled>;
 }
 
 /// What a stream did that had its turn.
@@ -72,6 +84,8 @@ pub(super) enum Closed {
     Refused,
     /// The client broke the protocol.
     Violation(String),
+    /// What was done could not be kept, so it must not be answered.
+    Unkept,
 }
 
 impl Closed {
@@ -91,6 +105,10 @@ pub(super) struct Connection<S> {
     output: Vec<u8>,
     /// Bytes at the front of `output` that are written.
     sent: usize,
+    /// What of `output` has to wait.
+    gate: Gate,
+    /// The engine may have something to settle.
+    unsettled: bool,
     stage: Stage,
     /// The client has closed its side, and what it sent before is not all handled.
     heard: bool,
@@ -112,8 +130,9 @@ enum Stage {
 
 impl<S: Session> Connection<S> {
     pub(super) fn new(stream: TcpStream, place: Membership, session: S) -> Self {
-        let (input, output) = (Vec::new(), Vec::new());
-        Self { stream, place, session, input, taken: 0, output, sent: 0, stage: Stage::Open, heard: false }
+        let (input, output, gate) = (Vec::new(), Vec::new(), Gate::default());
+        let (taken, sent, unsettled, stage, heard) = (0, 0, false, Stage::Open, false);
+        Self { stream, place, session, input, taken, output, sent, gate, unsettled, stage, heard }
     }
 
     /// Runs until the connection is over.
@@ -125,6 +144,7 @@ impl<S: Session> Connection<S> {
         self.place.member.board.enter(cx.waker());
         let over = self.rounds(cx);
         self.settle();
+        self.tidy();
         match over {
             Ok(poll) => poll,
             Err(error) => {
@@ -154,6 +174,7 @@ impl<S: Session> Connection<S> {
                 }
                 Stage::Draining => {
                     let answering = self.session.drain();
+                    self.unsettled = true;
                     work += self.produce(cx);
                     if flushed && !answering && self.unsent() == 0 {
                         return Ok(Poll::Ready(()));
@@ -233,7 +254,11 @@ impl<S: Session> Connection<S> {
             self.output = self.place.registry.buffers.take();
         }
         let made = self.output.len();
-        match self.session.take(input, &mut self.output, full) {
+        let changes = self.session.commits().map_or(0, Commits::made);
+        let result = self.session.take(input, &mut self.output, full);
+        self.unsettled = true;
+        self.made(changes, made);
+        match result {
             Ok(taken) => {
                 self.taken = self.taken.saturating_add(taken).min(self.input.len());
                 Ok(1 + taken + self.output.len().saturating_sub(made))
@@ -255,7 +280,11 @@ impl<S: Session> Connection<S> {
             self.output = self.place.registry.buffers.take();
         }
         let made = self.output.len();
-        match self.session.produce(cx, &mut self.output) {
+        let changes = self.session.commits().map_or(0, Commits::made);
+        let step = self.session.produce(cx, &mut self.output);
+        self.unsettled |= step != Step::Nothing;
+        self.made(changes, made);
+        match step {
             Step::Nothing => 0,
             Step::Some => self.output.len().saturating_sub(made).max(1),
             Step::Part => TURN,
@@ -270,8 +299,58 @@ impl<S: Session> Connection<S> {
             info!(target: "node.connection", %client, reason, "connection closed because of a protocol error");
         }
         self.session.abandon();
+        self.unsettled = true;
         self.taken = self.input.len();
         self.stage = Stage::Closing { linger: *closed != Closed::Heard };
+    }
+
+    /// Notes what the session did: it made what is behind `from` in `output`, and the changes behind `changes`.
+    #[inline]
+    fn made(&mut self, changes: u64, from: usize) {
+        if let Some(commits) = self.session.commits() {
+            let start = self.place.member.written.get();
+            let position = |index: usize| start.wrapping_add(index.saturating_sub(self.sent) as u64);
+            self.gate.made(commits, changes, position(from), position(self.output.len()));
+        }
+    }
+
+    /// The index in `output` up to which it may be sent.
+    #[inline]
+    fn sendable(&mut self) -> usize {
+        let Some(commits) = self.session.commits() else { return self.output.len() };
+        let Some(until) = self.gate.open_until(commits) else { return self.output.len() };
+        let open = until.saturating_sub(self.place.member.written.get());
+        self.sent.saturating_add(usize::try_from(open).unwrap_or(usize::MAX)).min(self.output.len())
+    }
+
+    /// Lets the engine settle what was done. What must not be sent any more is thrown away, and the connection closed.
+    #[inline]
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.unsettled) && self.session.settle().is_err() {
+            self.refuse(self.sent);
+        }
+        if self.session.commits().is_some_and(Commits::has_failed) {
+            let end = self.sendable();
+            if end < self.output.len() {
+                self.refuse(end);
+            }
+        }
+    }
+
+    /// Throws away the output behind `end` and closes the connection.
+    #[cold]
+    fn refuse(&mut self, end: usize) {
+        self.output.truncate(end);
+        self.gate.clear();
+        match self.stage {
+            Stage::Open => self.close(&Closed::Unkept),
+            Stage::Draining => {
+                self.close(&Closed::Unkept);
+                self.stage = Stage::Closing { linger: false };
+            }
+            Stage::Closing { .. } | Stage::Lingering => {}
+        }
+        self.place.member.board.wake_task();
     }
 
     fn unsent(&self) -> usize {
@@ -306,10 +385,12 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// Writes what is unsent as far as the client takes it. Returns whether that was all.
+    /// Writes what is unsent and does not wait, as far as the client takes it. Returns whether that was all.
     fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        while self.sent < self.output.len() {
-            let rest = self.output.get(self.sent..).unwrap_or_default();
+        self.settle();
+        let end = self.sendable();
+        while self.sent < end {
+            let rest = self.output.get(self.sent..end).unwrap_or_default();
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
@@ -319,14 +400,15 @@ impl<S: Session> Connection<S> {
                     add(&self.place.registry.stats.bytes_sent, count as u64);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    if self.sent >= self.output.len() / 2 && self.sent >= BUFFER {
-                        self.output.drain(..self.sent);
-                        self.sent = 0;
-                    }
-                    return Ok(false);
-                }
+                Poll::Pending => break,
             }
+        }
+        if self.sent < self.output.len() {
+            if self.sent >= self.output.len() / 2 && self.sent >= BUFFER {
+                self.output.drain(..self.sent);
+                self.sent = 0;
+            }
+            return Ok(false);
         }
         self.output.clear();
         self.sent = 0;
@@ -334,11 +416,15 @@ impl<S: Session> Connection<S> {
     }
 
     /// Lets go of what is not needed until the next turn, and says what is kept.
-    fn settle(&mut self) {
+    fn tidy(&mut self) {
         let buffers = &self.place.registry.buffers;
         buffers.settle(&mut self.input, &mut self.taken);
         buffers.settle(&mut self.output, &mut self.sent);
-        self.place.member.unsent.set(self.output.len() - self.sent);
+        let end = self.sendable();
+        self.place.member.unsent.set(end.saturating_sub(self.sent));
+        if let Some(commits) = self.session.commits() {
+            self.gate.wait(commits, &self.place.member.board);
+        }
         let (phase, requests) = self.session.phase(self.input.len() - self.taken);
         let phase = match phase {
             _ if self.stage != Stage::Open || self.unsent() > 0 => Phase::Busy,

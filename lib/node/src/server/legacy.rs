@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::connection::{Closed, Session, Step};
 use super::registry::{Member, Phase};
-use crate::engine::{Engine, LegacySink, LegacyStep, LegacyStream, Peer, Produced, SinkStep};
+use crate::commit::Commits;
+use crate::engine::{Engine, LegacySink, LegacyStep, LegacyStream, Peer, Produced, SinkStep, Unsettled};
 use crate::wake::{Board, Waker};
 
 /// What a legacy connection is about.
@@ -227,6 +228,14 @@ impl<E: Engine> Session for LegacySession<E> {
 
     fn abandon(&mut self) {
         self.end();
+    }
+
+    fn commits(&self) -> Option<&Commits> {
+        self.node.engine.commits()
+    }
+
+    fn settle(&self) -> Result<(), Unsettled> {
+        self.node.engine.settle()
     }
 }
 

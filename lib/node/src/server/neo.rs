@@ -17,7 +17,8 @@ use tracing::{debug, warn};
 use super::Node;
 use super::connection::{self, Closed, Session};
 use super::registry::{Member, Phase};
-use crate::engine::{Begun, Engine, NeoRequest, Peer, Support};
+use crate::commit::Commits;
+use crate::engine::{Begun, Engine, NeoRequest, Peer, Support, Unsettled};
 use crate::wake::Waker;
 
 mod streams;
@@ -213,5 +214,13 @@ impl<E: Engine> Session for NeoSession<E> {
 
     fn abandon(&mut self) {
         self.streams.clear();
+    }
+
+    fn commits(&self) -> Option<&Commits> {
+        self.node.engine.commits()
+    }
+
+    fn settle(&self) -> Result<(), Unsettled> {
+        self.node.engine.settle()
     }
 }

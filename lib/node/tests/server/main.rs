@@ -1,7 +1,9 @@
 //! The server with a toy engine, over loopback sockets.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod blocked;
 mod bounds;
+mod commits;
 mod handshake;
 mod harness;
 mod legacy;

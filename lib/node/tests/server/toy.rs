@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use overstory_node::commit::Commits;
 use overstory_node::engine::{
     Begun, Engine, Flow, LegacySink, LegacyStep, LegacyStream, NeoRequest, NeoStream, Peer, Produced, SinkStep,
-    Support, Violation,
+    Support, Unsettled, Violation,
 };
 use overstory_node::stats::RequestSpec;
 use overstory_node::wake::Waker;
@@ -21,6 +22,8 @@ pub(crate) const WAIT: u8 = 3;
 pub(crate) const FIRE: u8 = 4;
 /// `u32`: a reply of so many bytes.
 pub(crate) const BIG: u8 = 5;
+/// Makes a change; answers with a byte.
+pub(crate) const PUSH: u8 = 6;
 
 pub(crate) const SUSPEND: u8 = 1;
 pub(crate) const RESUME: u8 = 2;
@@ -42,6 +45,10 @@ pub(crate) const L_SINK: u8 = 4;
 pub(crate) const L_DISCARD: u8 = 5;
 /// Sends a byte each time somebody sends [`FIRE`].
 pub(crate) const L_LISTEN: u8 = 6;
+/// Makes a change.
+pub(crate) const L_PUSH: u8 = 7;
+/// Items as those of [`L_SINK`], each a change that takes a place of [`Toy::room`]. Answers with a byte.
+pub(crate) const L_STORE: u8 = 8;
 
 #[derive(Default)]
 pub(crate) struct Toy {
@@ -49,8 +56,32 @@ pub(crate) struct Toy {
     pub(crate) produced: Cell<usize>,
     pub(crate) streams: Rc<Cell<usize>>,
     pub(crate) later: Rc<Notify>,
+    /// Whether replies wait for changes.
+    pub(crate) keeps: Cell<bool>,
+    pub(crate) journal: Rc<Journal>,
     fired: Rc<Cell<u64>>,
     waiting: RefCell<Vec<Waker>>,
+}
+
+/// What changes.
+#[derive(Default)]
+pub(crate) struct Journal {
+    pub(crate) commits: Commits,
+    /// Changes that were settled.
+    pub(crate) settled: Cell<u64>,
+    /// Whether nothing can be settled.
+    pub(crate) broken: Cell<bool>,
+    pub(crate) stored: RefCell<Vec<u8>>,
+    room: Cell<usize>,
+    blocked: RefCell<Vec<Waker>>,
+}
+
+impl Journal {
+    /// Lets so many items more be stored.
+    pub(crate) fn make_room(&self, items: usize) {
+        self.room.set(self.room.get() + items);
+        self.blocked.take().iter().for_each(Waker::wake);
+    }
 }
 
 impl Toy {
@@ -87,8 +118,14 @@ const fn spec(code: u8, name: &'static str) -> RequestSpec {
 
 impl Engine for Toy {
     const LEGACY_REQUESTS: &'static [RequestSpec] = &[spec(L_ECHO, "Echo"), spec(L_FLOOD, "Other")];
-    const NEO_REQUESTS: &'static [RequestSpec] =
-        &[spec(ECHO, "Echo"), spec(FLOOD, "Flood"), spec(WAIT, "Wait"), spec(FIRE, "Fire"), spec(BIG, "Big")];
+    const NEO_REQUESTS: &'static [RequestSpec] = &[
+        spec(ECHO, "Echo"),
+        spec(FLOOD, "Flood"),
+        spec(WAIT, "Wait"),
+        spec(FIRE, "Fire"),
+        spec(BIG, "Big"),
+        spec(PUSH, "Push"),
+    ];
     const ACTIONS: &'static [&'static str] = &[];
 
     fn legacy(&self, _: &Peer, waker: &Waker, input: &[u8], out: &mut Vec<u8>) -> LegacyStep {
@@ -108,6 +145,16 @@ impl Engine for Toy {
             (L_SINK, _) => {
                 out.extend_from_slice(&ok);
                 LegacyStep::Sink { consumed: 4, request: 1, sink: Box::new(Sum(0)) }
+            }
+            (L_PUSH, _) => {
+                self.journal.commits.changed();
+                out.extend_from_slice(&ok);
+                LegacyStep::Done { consumed: 4, request: 0 }
+            }
+            (L_STORE, _) => {
+                out.extend_from_slice(&ok);
+                let sink = Store { journal: Rc::clone(&self.journal), waker: waker.clone() };
+                LegacyStep::Sink { consumed: 4, request: 1, sink: Box::new(sink) }
             }
             (L_LISTEN, _) => {
                 out.extend_from_slice(&ok);
@@ -140,8 +187,8 @@ impl Engine for Toy {
 
     fn supports(&self, code: u8, version: u8) -> Support {
         match (code, version) {
-            (ECHO..=BIG, 0) => Support::Yes(usize::from(code - 1)),
-            (ECHO..=BIG, _) => Support::UnknownVersion,
+            (ECHO..=PUSH, 0) => Support::Yes(usize::from(code - 1)),
+            (ECHO..=PUSH, _) => Support::UnknownVersion,
             _ => Support::UnknownCode,
         }
     }
@@ -166,9 +213,25 @@ impl Engine for Toy {
                 self.produced.set(self.produced.get() + size);
                 out.message(|out| out.resize(out.len() + size, 0));
             }
+            PUSH => {
+                self.journal.commits.changed();
+                out.byte(1);
+            }
             _ => {}
         }
         Begun::Done
+    }
+
+    fn commits(&self) -> Option<&Commits> {
+        self.keeps.get().then_some(&self.journal.commits)
+    }
+
+    fn settle(&self) -> Result<(), Unsettled> {
+        if self.journal.broken.get() {
+            return Err(Unsettled);
+        }
+        self.journal.settled.set(self.journal.commits.made());
+        Ok(())
     }
 }
 
@@ -283,5 +346,31 @@ impl LegacySink for Sum {
                 SinkStep::More { consumed: 1 + usize::from(*length), need: 1 }
             }
         }
+    }
+}
+
+struct Store {
+    journal: Rc<Journal>,
+    waker: Waker,
+}
+
+impl LegacySink for Store {
+    fn take(&mut self, input: &[u8], out: &mut Vec<u8>) -> SinkStep {
+        let Some((length, rest)) = input.split_first() else { return SinkStep::More { consumed: 0, need: 1 } };
+        if *length == 0 {
+            out.push(1);
+            return SinkStep::Done { consumed: 1 };
+        }
+        let size = 1 + usize::from(*length);
+        let Some(item) = rest.get(..size - 1) else { return SinkStep::More { consumed: 0, need: size } };
+        let journal = &self.journal;
+        let Some(room) = journal.room.get().checked_sub(1) else {
+            journal.blocked.borrow_mut().push(self.waker.clone());
+            return SinkStep::Blocked { consumed: 0 };
+        };
+        journal.room.set(room);
+        journal.stored.borrow_mut().extend_from_slice(item);
+        journal.commits.changed();
+        SinkStep::More { consumed: size, need: 1 }
     }
 }
