@@ -13,7 +13,6 @@ mod put_batch;
 mod range;
 mod redistribution;
 mod sender;
-mod throttle;
 mod update;
 mod watch;
 

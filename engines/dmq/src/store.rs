@@ -101,6 +101,10 @@ impl Store {
     pub fn new(options: Options, disk: Option<Box<dyn Disk>>) -> Self {
         Self { options, disk }
     }
+    /// Whether what was taken comes back until it is accepted.
+    pub fn redelivers(&self) -> bool {
+        self.options.redeliver
+    }
     /// Appends records of a `.rq` file (u64 length and bytes each) to a queue; before `recover`, unless the disk keeps all.
     pub fn load(&mut self, name: &str, records: &[u8]) -> Result<(), DiskError> {
         unimplemented!()
@@ -111,10 +115,10 @@ impl Store {
     pub fn import(&mut self, name: &str, record: &[u8]) -> Result<(), DiskError> {
         unimplemented!()
     }
-    pub fn push(&mut self, channel: &str, record: &[u8]) -> Result<(), PushError> {
+    pub fn push(&mut self, channel: &str, record: &[u8]) -> Result<u64, PushError> {
         unimplemented!()
     }
-    pub fn push_all(&mut self, channels: &[&str], record: &[u8]) -> Result<(), PushError> {
+    pub fn push_all(&mut self, channels: &[&str], record: &[u8]) -> Result<u64, PushError> {
         unimplemented!()
     }
     pub fn pop(&mut self, channel: &str, take: &mut dyn FnMut(&[u8])) -> Popped {

@@ -22,5 +22,6 @@ mod report;
 pub mod server;
 mod side;
 pub mod stats;
+pub mod throttle;
 pub mod wake;
 mod watch;

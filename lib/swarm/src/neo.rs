@@ -79,6 +79,18 @@ impl<'a> Replies<'a> {
         frame::end(self.out, mark);
     }
 
+    /// Sends a payload that `write` appends, or nothing if that answers false. It must only append.
+    pub fn message_if(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let start = self.out.len();
+        let mark = frame::begin(self.out, Kind::Request);
+        self.out.extend_from_slice(&self.id.to_le_bytes());
+        if write(self.out) {
+            frame::end(self.out, mark);
+        } else {
+            self.out.truncate(start);
+        }
+    }
+
     /// Sends a payload of one byte.
     #[inline]
     pub fn byte(&mut self, byte: u8) {

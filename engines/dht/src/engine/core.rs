@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 
 use overstory_node::stats::{NodeStats, add};
+use overstory_node::throttle::Throttle;
 use overstory_swarm::batch::BatchBuilder;
 use overstory_swarm::key::{HashRange, Key};
 use overstory_swarm::legacy::Limits;
@@ -12,7 +13,6 @@ use tracing::warn;
 
 use super::range::RangeWatchers;
 use super::redistribution::Redistribution;
-use super::throttle::Throttle;
 use super::watch::{Change, Watchers};
 use crate::storage::{Full, Store};
 

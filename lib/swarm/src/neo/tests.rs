@@ -37,6 +37,18 @@ fn all_ways_to_send_a_payload_make_the_same_message() {
 }
 
 #[test]
+fn a_message_that_is_not_written_leaves_nothing() {
+    let write = |wanted| {
+        move |out: &mut Vec<u8>| {
+            out.extend_from_slice(b"payload");
+            wanted
+        }
+    };
+    assert_eq!(sent(|replies| replies.message_if(write(true))), sent(|replies| replies.bytes(b"payload")));
+    assert_eq!(sent(|replies| replies.message_if(write(false))), b"");
+}
+
+#[test]
 fn a_body_without_an_id_is_not_taken_apart() {
     assert_eq!(split_body(&[0; 7]), Err(Short));
     assert_eq!(split_body(&7u64.to_le_bytes()), Ok((7, &b""[..])));

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 /// Lets one warning per second through.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub struct Throttle {
     last: Cell<Option<Instant>>,
 }
 
 impl Throttle {
     /// Whether a warning may be written now.
-    pub(super) fn allows(&self) -> bool {
+    #[must_use]
+    pub fn allows(&self) -> bool {
         let now = Instant::now();
         let allowed = self.last.get().is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
         if allowed {
