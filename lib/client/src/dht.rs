@@ -12,94 +12,25 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use overstory_swarm::channel;
 use overstory_swarm::key::{HashRange, Key};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::answers::{all, check};
 use crate::error::Error;
 use crate::legacy::Pool;
 use crate::neo::Identity;
 use crate::neo::link::{Link, LinkEvent};
 use crate::ranges::RangeTable;
-use crate::registry::Registry;
 
+pub use crate::answers::{Answers, Size};
+pub use crate::config::{ClientConfig, Protocol};
+pub use crate::stream::StreamControl;
 pub use changes::{Change, Changes};
-pub use records::{Batch, Records, Selection, StreamControl};
+pub use records::{Batch, Records, Selection};
 
 /// How often a wait looks at what does not wake it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// What each node answered.
-pub type Answers<T> = Vec<(SocketAddrV4, Result<T, Error>)>;
-
-/// Which protocol the client speaks. The registry's ports are that protocol's.
-#[derive(Debug, Clone)]
-pub enum Protocol {
-    /// Authenticated, multiplexed.
-    Neo(Identity),
-    /// Without authentication, one request at a time per connection.
-    Legacy {
-        /// Takes nodes that do not cover the whole hash range, as a dump of one node needs it.
-        gaps: bool,
-    },
-}
-
-/// How a client is set up.
-#[derive(Debug, Clone)]
-pub struct ClientConfig {
-    /// The nodes.
-    pub nodes: Registry,
-    /// What is spoken with them.
-    pub protocol: Protocol,
-    /// Legacy: connections per node at most (5).
-    pub connections: usize,
-    /// Legacy: requests per node that wait for a connection at most (10,000).
-    pub queue_limit: usize,
-    /// How long connecting takes at most, with authentication (5 s).
-    pub connect_timeout: Duration,
-    /// How long one request takes at most, waiting for the connection included (10 s).
-    pub request_timeout: Duration,
-    /// How long a GetAll waits for a node that has gone away to come back (30 s); neo only, legacy cannot go on.
-    pub patience: Duration,
-}
-
-impl ClientConfig {
-    /// The defaults for neo.
-    #[must_use]
-    pub const fn neo(nodes: Registry, identity: Identity) -> Self {
-        Self::new(nodes, Protocol::Neo(identity))
-    }
-
-    /// The defaults for legacy.
-    #[must_use]
-    pub const fn legacy(nodes: Registry) -> Self {
-        Self::new(nodes, Protocol::Legacy { gaps: false })
-    }
-
-    const fn new(nodes: Registry, protocol: Protocol) -> Self {
-        Self {
-            nodes,
-            protocol,
-            connections: 5,
-            queue_limit: 10_000,
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(10),
-            patience: Duration::from_secs(30),
-        }
-    }
-}
-
-/// How much a node, or a channel of it, holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Which node.
-    pub node: SocketAddrV4,
-    /// Records.
-    pub records: u64,
-    /// Bytes, as the node counts them.
-    pub bytes: u64,
-}
 
 /// What [`DhtClient::update`] is to do with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -497,26 +428,6 @@ impl DhtClient {
     }
 }
 
-/// Asks all at once; what each says does not depend on the others.
-async fn each<S, T, F>(sources: Vec<S>, node: fn(&S) -> SocketAddrV4, ask: impl Fn(S) -> F) -> Answers<T>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let nodes: Vec<_> = sources.iter().map(node).collect();
-    let answers = futures_util::future::join_all(sources.into_iter().map(ask)).await;
-    nodes.into_iter().zip(answers).collect()
-}
-
-/// What all have answered, or the first error.
-fn all<T>(answers: Answers<T>) -> Result<Vec<(SocketAddrV4, T)>, Error> {
-    answers.into_iter().map(|(node, answer)| Ok((node, answer?))).collect()
-}
-
-fn check(channel: &str) -> Result<(), Error> {
-    channel::check(channel.as_bytes())?;
-    Ok(())
-}
-
 impl Links {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddrV4, Link>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
@@ -542,7 +453,7 @@ impl Links {
             }
             links.routes.changed.notify_waiters();
         };
-        let link = Link::start(node, self.identity.clone(), self.connect_timeout, Box::new(on_event));
+        let link = Link::start(node, self.identity.clone(), self.connect_timeout, Some(Box::new(on_event)));
         links.insert(node, link);
     }
 

@@ -24,7 +24,7 @@ pub enum Error {
     /// The node does not speak this protocol there.
     #[error(
         "{node}: takes connections but does not answer as a {expected} node: \
-         is it the port of the other protocol? (the neo port of a dht node is its legacy port + 100)"
+         is it the port of the other protocol? (the neo port of a node is its legacy port + 100 unless set otherwise)"
     )]
     OtherProtocol {
         /// Which node.
@@ -95,6 +95,32 @@ pub enum Error {
     OutOfMemory {
         /// Which node.
         node: SocketAddrV4,
+    },
+    /// The queue has no room for the record; nothing was done. By legacy only: by neo a node does not say why.
+    #[error("{node}: the queue is full, or the record larger than it")]
+    Full {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The node did not take the record; nothing was done. By neo it does not say why.
+    #[error("{node}: did not take the record: the queue is full, or the node's log says what is wrong")]
+    NotPushed {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The channel has subscribers: its records can be consumed and not popped.
+    #[error("{node}: the channel has subscribers: its records can only be consumed")]
+    Subscribed {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// So many channels at once cannot be named.
+    #[error("{given} channels at once, at most {limit} are possible")]
+    TooManyChannels {
+        /// How many were given.
+        given: usize,
+        /// How many there may be.
+        limit: usize,
     },
     /// The client's name does not allow the request.
     #[error("{node}: not permitted (only the client `admin` may)")]
@@ -207,6 +233,8 @@ impl Error {
                 | Self::OwnerAway { .. }
                 | Self::WrongNode { .. }
                 | Self::OutOfMemory { .. }
+                | Self::Full { .. }
+                | Self::NotPushed { .. }
                 | Self::Conflict { .. }
                 | Self::NoResponsibleNode(_)
                 | Self::QueueFull { .. }

@@ -1,13 +1,14 @@
 //! The legacy protocol: a pool of connections per node, each with one request at a time (protocol §1, §5).
 
+pub(crate) mod ask;
+
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use overstory_swarm::legacy::dht::Request;
-use overstory_swarm::legacy::{Need, ProtocolError, Status, reply};
+use overstory_swarm::legacy::{Need, ProtocolError, Status, dht, dmq, reply};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -50,6 +51,72 @@ pub(crate) struct Lease {
     _permit: OwnedSemaphorePermit,
 }
 
+/// A request, of whichever node.
+pub(crate) trait Opening {
+    /// Its name.
+    fn name(&self) -> &'static str;
+    /// Whether it only reads.
+    fn harmless(&self) -> bool;
+    /// Bytes of the value that it carries.
+    fn value(&self) -> Option<usize>;
+    /// What it means that the node has no room.
+    fn no_room(node: SocketAddrV4) -> Error;
+    /// Appends it.
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+impl Opening for dht::Request<'_> {
+    fn name(&self) -> &'static str {
+        dht::Request::name(self)
+    }
+
+    fn harmless(&self) -> bool {
+        !matches!(self, Self::Put { .. } | Self::Remove { .. } | Self::RemoveChannel { .. } | Self::Redistribute { .. })
+    }
+
+    fn value(&self) -> Option<usize> {
+        if let Self::Put { value, .. } = self { Some(value.len()) } else { None }
+    }
+
+    fn no_room(node: SocketAddrV4) -> Error {
+        Error::OutOfMemory { node }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        dht::Request::encode(self, out);
+    }
+}
+
+impl Opening for dmq::Request<'_> {
+    fn name(&self) -> &'static str {
+        dmq::Request::name(self)
+    }
+
+    fn harmless(&self) -> bool {
+        matches!(
+            self,
+            Self::GetChannels | Self::GetChannelSize { .. } | Self::GetSize | Self::GetNumConnections
+                // Nothing of theirs has begun before the status.
+                | Self::Consume { .. } | Self::Produce { .. } | Self::ProduceMulti { .. }
+        )
+    }
+
+    fn value(&self) -> Option<usize> {
+        match self {
+            Self::Push { value, .. } | Self::PushMulti { value, .. } => Some(value.len()),
+            _ => None,
+        }
+    }
+
+    fn no_room(node: SocketAddrV4) -> Error {
+        Error::Full { node }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        dmq::Request::encode(self, out);
+    }
+}
+
 impl Pool {
     pub(crate) fn new(node: SocketAddrV4, limit: usize, queue_limit: usize, connect_timeout: Duration) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(limit.max(1)));
@@ -67,7 +134,7 @@ impl Pool {
     }
 
     /// Sends a request and reads its status; the reply is read from the lease.
-    pub(crate) async fn send(self: &Arc<Self>, request: &Request<'_>, limit: Limit) -> Result<Lease, Error> {
+    pub(crate) async fn send<R: Opening>(self: &Arc<Self>, request: &R, limit: Limit) -> Result<Lease, Error> {
         let mut lease = self.lease(limit).await?;
         let mut out = Vec::with_capacity(256);
         request.encode(&mut out);
@@ -77,7 +144,7 @@ impl Pool {
             Ok(status) => status,
             // A neo node does not like how a request begins. What may have had an effect is not explained away.
             Err(Error::Broken { .. } | Error::Protocol { .. })
-                if harmless(request) && !self.spoke.load(Ordering::Relaxed) =>
+                if request.harmless() && !self.spoke.load(Ordering::Relaxed) =>
             {
                 return Err(Error::OtherProtocol { node, expected: "legacy" });
             }
@@ -87,12 +154,12 @@ impl Pool {
         let error = match status {
             Status::Ok => return Ok(lease),
             Status::WrongNode => Error::WrongNode { node },
-            Status::OutOfMemory => Error::OutOfMemory { node },
+            Status::OutOfMemory => R::no_room(node),
             Status::EmptyValue => Error::EmptyValue,
             Status::BadChannelName => Error::BadChannelName(overstory_swarm::channel::BadChannelName),
-            Status::ValueTooBig => match request {
-                Request::Put { value, .. } => Error::ValueTooBig { length: value.len(), limit: value.len() - 1 },
-                _ => Error::Node { node },
+            Status::ValueTooBig => match request.value() {
+                Some(length) => Error::ValueTooBig { length, limit: length.saturating_sub(1) },
+                None => Error::Node { node },
             },
             Status::NotSupported | Status::InvalidRequest => Error::Unsupported { node, request: request.name() },
             // The stream may be out of step: the connection is given up (protocol §1.2).
@@ -140,14 +207,6 @@ impl Pool {
             }
         }
     }
-}
-
-/// Whether a request only reads.
-const fn harmless(request: &Request<'_>) -> bool {
-    !matches!(
-        request,
-        Request::Put { .. } | Request::Remove { .. } | Request::RemoveChannel { .. } | Request::Redistribute { .. }
-    )
 }
 
 /// One place in the queue.
@@ -235,6 +294,34 @@ impl Lease {
                 return Err(Error::broken(node, &io::ErrorKind::UnexpectedEof.into()));
             }
         }
+    }
+
+    /// Sends as much of a stream as the system takes; waits only if it takes nothing.
+    pub(crate) async fn send_some(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let written = self.conn.stream.write(bytes).await;
+        written.map_err(|cause| Error::broken(self.pool.node, &cause))
+    }
+
+    /// Sends as much of a stream as the system takes at once.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Error> {
+        match self.conn.stream.try_write(bytes) {
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written.map_err(|cause| Error::broken(self.pool.node, &cause)),
+        }
+    }
+
+    /// Sends a further request on the same connection and reads its status.
+    pub(crate) async fn and_then(&mut self, request: &impl Opening, limit: Limit) -> Result<Status, Error> {
+        let mut out = Vec::new();
+        request.encode(&mut out);
+        self.write(&out, limit).await?;
+        self.read(limit, reply::status).await
+    }
+
+    /// Says that nothing more will be sent: the node ends what it does for this connection.
+    pub(crate) async fn end_sending(&mut self) -> Result<(), Error> {
+        let ended = self.conn.stream.shutdown().await;
+        ended.map_err(|cause| Error::broken(self.pool.node, &cause))
     }
 
     /// Gives the connection back: the reply was read to its end.

@@ -1,5 +1,6 @@
 //! The neo protocol: one authenticated connection per node that carries any number of requests (protocol §2).
 
+pub(crate) mod conn;
 pub(crate) mod core;
 mod handshake;
 pub(crate) mod link;

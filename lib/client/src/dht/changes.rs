@@ -13,10 +13,10 @@ use overstory_swarm::neo::dht::{MirrorMessage, Request};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::records::{StreamControl, Want};
 use crate::error::Error;
 use crate::legacy::{Limit, Pool, keep};
 use crate::neo::link::{Call, Done, Link, Next};
+use crate::stream::{StreamControl, Want};
 
 /// Changes that wait for the reader.
 const QUEUE: usize = 256;

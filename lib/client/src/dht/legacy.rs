@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::changes::{self, Changes};
 use super::records::{self, Records, Selection};
-use super::{Answers, Backend, DhtClient, Handshake, Protocol, Size, each};
+use super::{Backend, DhtClient, Handshake, Protocol};
+use crate::answers::{Answers, Size, each};
 use crate::error::Error;
-use crate::legacy::{Limit, Pool, keep};
+use crate::legacy::{Limit, Pool, ask, keep};
 use crate::ranges::RangeTable;
 
 /// How long the other nodes are waited for once the node of a key has told its range.
@@ -166,7 +167,7 @@ impl DhtClient {
         request: &Request<'_>,
         read: impl AsyncFn(crate::legacy::Lease, Limit) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let limit = Limit::within(self.inner.config.request_timeout);
+        let limit = self.limit();
         let (pool, seen) = self.route(key, limit).await?;
         match pool.send(request, limit).await {
             Ok(lease) => read(lease, limit).await,
@@ -227,80 +228,41 @@ impl DhtClient {
     }
 
     pub(super) async fn legacy_channels(&self, pools: &[Arc<Pool>]) -> Answers<Vec<Vec<u8>>> {
-        let limit = Limit::within(self.inner.config.request_timeout);
-        each(pools.to_vec(), Pool::of, |pool| async move {
-            let mut lease = pool.send(&Request::GetChannels, limit).await?;
-            let mut names = Vec::new();
-            loop {
-                let decode =
-                    |input: &[u8]| Ok(keep(reply::item(input, &Limits::DEFAULT)?, |name| name.map(<[u8]>::to_vec)));
-                match lease.read(limit, decode).await? {
-                    Some(name) => names.push(name),
-                    None => break,
-                }
-            }
-            lease.finish();
-            Ok(names)
-        })
-        .await
+        ask::names(pools, &Request::GetChannels, self.limit()).await
     }
 
     pub(super) async fn legacy_remove_channel(&self, pools: &[Arc<Pool>], channel: &str) -> Answers<()> {
-        let limit = Limit::within(self.inner.config.request_timeout);
-        let request = &Request::RemoveChannel { channel: channel.as_bytes() };
-        each(pools.to_vec(), Pool::of, |pool| async move {
-            pool.send(request, limit).await?.finish();
-            Ok(())
-        })
-        .await
+        ask::all_done(pools, &Request::RemoveChannel { channel: channel.as_bytes() }, self.limit()).await
     }
 
     pub(super) async fn legacy_sizes(&self, pools: &[Arc<Pool>], channel: Option<&str>) -> Answers<Size> {
-        let limit = Limit::within(self.inner.config.request_timeout);
-        let request = &match channel {
+        let request = match channel {
             Some(channel) => Request::GetChannelSize { channel: channel.as_bytes() },
             None => Request::GetSize,
         };
-        each(pools.to_vec(), Pool::of, |pool| async move {
-            let mut lease = pool.send(request, limit).await?;
-            let node = pool.node();
-            let decode = |input: &[u8]| {
-                let size = reply::size(input, &Limits::DEFAULT)?;
-                Ok(keep(size, |size| Size { node, records: size.records, bytes: size.bytes }))
-            };
-            let size = lease.read(limit, decode).await?;
-            lease.finish();
-            Ok(size)
-        })
-        .await
+        ask::sizes(pools, &request, self.limit()).await
     }
 
     pub(super) async fn legacy_connections(&self, pools: &[Arc<Pool>]) -> Answers<u64> {
-        let limit = Limit::within(self.inner.config.request_timeout);
-        each(pools.to_vec(), Pool::of, |pool| async move {
-            let mut lease = pool.send(&Request::GetNumConnections, limit).await?;
-            let decode = |input: &[u8]| {
-                Ok(keep(reply::connections(input, &Limits::DEFAULT)?, |connections| connections.connections))
-            };
-            let connections = lease.read(limit, decode).await?;
-            lease.finish();
-            Ok(connections)
-        })
-        .await
+        ask::connections(pools, &Request::GetNumConnections, self.limit()).await
+    }
+
+    fn limit(&self) -> Limit {
+        Limit::within(self.inner.config.request_timeout)
     }
 
     pub(super) async fn legacy_versions(&self, pools: &[Arc<Pool>]) -> Answers<String> {
-        let limit = Limit::within(self.inner.config.request_timeout);
+        let limit = self.limit();
         each(pools.to_vec(), Pool::of, |pool| async move { version(&pool, limit).await }).await
     }
 
     pub(super) async fn legacy_ranges(&self, pools: &[Arc<Pool>]) -> Answers<HashRange> {
-        let limit = Limit::within(self.inner.config.request_timeout);
+        let limit = self.limit();
         each(pools.to_vec(), Pool::of, |pool| async move { range(&pool, limit).await }).await
     }
 
     pub(super) async fn legacy_range(&self, pool: &Arc<Pool>) -> Result<HashRange, Error> {
-        range(pool, Limit::within(self.inner.config.request_timeout)).await
+        range(pool, self.limit()).await
     }
 
     pub(super) async fn legacy_redistribute(
@@ -343,11 +305,8 @@ impl DhtClient {
 }
 
 async fn version(pool: &Arc<Pool>, limit: Limit) -> Result<String, Error> {
-    let mut lease = pool.send(&Request::GetVersion, limit).await?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let version = lease.read(limit, |input| Ok(keep(reply::array(input, &Limits::DEFAULT)?, text))).await?;
-    lease.finish();
-    Ok(version)
+    let version = ask::value(pool, &Request::GetVersion, limit).await?;
+    Ok(String::from_utf8_lossy(&version).into_owned())
 }
 
 async fn range(pool: &Arc<Pool>, limit: Limit) -> Result<HashRange, Error> {

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::changes::{self, Changes};
 use super::records::{self, Records, Selection};
-use super::{Answers, DhtClient, LOOK_AGAIN, Links, Update, each};
+use super::{DhtClient, LOOK_AGAIN, Links, Update};
+use crate::answers::{Answers, each};
 use crate::error::Error;
 use crate::neo::link::{Call, Done, Link, Next};
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::error::Error;
 use crate::legacy::{Limit, Pool, keep};
 use crate::neo::link::{Call, Done, Link, Next};
+use crate::stream::{StreamControl, Want};
 
 /// Batches that wait for the reader; a node is not read from while there are more.
 const QUEUE: usize = 4;
@@ -30,53 +31,6 @@ pub struct Selection {
     pub filter: Vec<u8>,
     /// Begins suspended: [`StreamControl::resume`] makes the records come.
     pub suspended: bool,
-}
-
-/// What the reader wants of the nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
-    Run,
-    Suspend,
-    Stop,
-}
-
-/// Suspends, resumes and stops a stream, from wherever.
-#[derive(Debug, Clone)]
-pub struct StreamControl {
-    want: Arc<watch::Sender<Want>>,
-}
-
-impl StreamControl {
-    pub(super) fn new(suspended: bool) -> (Self, watch::Receiver<Want>) {
-        let (want, wanted) = watch::channel(if suspended { Want::Suspend } else { Want::Run });
-        (Self { want: Arc::new(want) }, wanted)
-    }
-
-    /// Asks the nodes to pause. What has arrived already still comes.
-    pub fn suspend(&self) {
-        self.set(Want::Suspend);
-    }
-
-    /// Asks the nodes to go on.
-    pub fn resume(&self) {
-        self.set(Want::Run);
-    }
-
-    /// Ends the stream: after what has arrived already.
-    pub fn stop(&self) {
-        self.set(Want::Stop);
-    }
-
-    fn set(&self, want: Want) {
-        // What was stopped stays so.
-        self.want.send_if_modified(|now| {
-            let changes = *now != Want::Stop && *now != want;
-            if changes {
-                *now = want;
-            }
-            changes
-        });
-    }
 }
 
 /// Some records of one node.
@@ -373,16 +327,5 @@ mod tests {
         builder.finish(&mut bytes);
         assert!(matches!(Batch::decode(node(), &bytes, false), Err(Error::Protocol { .. })));
         assert!(matches!(Batch::decode(node(), b"x", false), Err(Error::Protocol { .. })));
-    }
-
-    #[test]
-    fn what_was_stopped_stays_so() {
-        let (control, wanted) = StreamControl::new(true);
-        assert_eq!(*wanted.borrow(), Want::Suspend);
-        control.resume();
-        assert_eq!(*wanted.borrow(), Want::Run);
-        control.stop();
-        control.resume();
-        assert_eq!(*wanted.borrow(), Want::Stop);
     }
 }

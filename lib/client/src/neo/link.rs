@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::conn::Input;
 use super::core::{Core, Event, Opening, Shape};
 use super::{Identity, establish, silent};
 use crate::error::Error;
@@ -60,7 +61,8 @@ struct Shared {
     node: SocketAddrV4,
     identity: Identity,
     connect_timeout: Duration,
-    on_event: OnEvent,
+    /// Of a dht, whose node is asked for its range first of all.
+    on_event: Option<OnEvent>,
     state: Mutex<State>,
     /// Wakes the connection's task: there is something to send, or it is to end.
     work: Notify,
@@ -120,7 +122,12 @@ pub(crate) enum Next {
 
 impl Link {
     /// Begins to connect; the task runs until [`Self::close`].
-    pub(crate) fn start(node: SocketAddrV4, identity: Identity, connect_timeout: Duration, on_event: OnEvent) -> Self {
+    pub(crate) fn start(
+        node: SocketAddrV4,
+        identity: Identity,
+        connect_timeout: Duration,
+        on_event: Option<OnEvent>,
+    ) -> Self {
         let state = State { phase: Phase::Down, core: Core::new(), waiters: Slab::new(), cause: None, crowded: false };
         let (work, changed) = (Notify::new(), Notify::new());
         let state = Mutex::new(state);
@@ -153,6 +160,26 @@ impl Link {
                 Some(Error::clone(&cause))
             }
             _ => None,
+        }
+    }
+
+    /// Sends a request if there are a connection and room for it.
+    pub(crate) fn try_begin(&self, request: &impl Opening) -> Result<Option<Call>, Error> {
+        self.shared.try_begin(request)
+    }
+
+    /// Waits for the connection.
+    pub(crate) async fn up(&self, deadline: Instant) -> Result<(), Error> {
+        loop {
+            let mut changed = pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
+            let Some(trouble) = self.trouble() else { return Ok(()) };
+            if let Some(refusal) = self.refusal() {
+                return Err(refusal);
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return Err(trouble);
+            }
         }
     }
 
@@ -362,14 +389,16 @@ async fn closed(shared: &Shared) {
 }
 
 impl Shared {
-    /// Marks the connection as usable; its first request asks for the node's range.
+    /// Marks the connection as usable; the first request to a node of a dht asks for its range.
     fn up(&self) -> bool {
         let mut guard = self.lock();
         if guard.phase == Phase::Closed {
             return false;
         }
         guard.core = Core::new();
-        let _ = guard.core.begin(&Request::GetHashRange, RANGE_SLOT);
+        if self.on_event.is_some() {
+            let _ = guard.core.begin(&Request::GetHashRange, RANGE_SLOT);
+        }
         guard.phase = Phase::Up;
         guard.cause = None;
         drop(guard);
@@ -415,7 +444,7 @@ async fn serve(shared: &Shared, stream: &TcpStream) -> Error {
         return Error::Closed;
     }
     let node = shared.node;
-    let mut reading = Reading { input: vec![0; 64 << 10], ..Reading::default() };
+    let mut reading = Reading { input: Input::new(64 << 10), wakers: Vec::new(), ranges: Vec::new(), ranged: false };
     let (mut writing, mut sent) = (Vec::new(), 0);
     loop {
         // Fetches what callers have queued as long as the system takes it.
@@ -459,10 +488,8 @@ async fn serve(shared: &Shared, stream: &TcpStream) -> Error {
 }
 
 /// What has arrived and is not complete.
-#[derive(Default)]
 struct Reading {
-    input: Vec<u8>,
-    filled: usize,
+    input: Input,
     wakers: Vec<Waker>,
     ranges: Vec<Vec<u8>>,
     ranged: bool,
@@ -471,21 +498,14 @@ struct Reading {
 impl Reading {
     fn read(&mut self, shared: &Shared, stream: &TcpStream) -> Result<(), Error> {
         let node = shared.node;
-        if self.filled == self.input.len() {
-            self.input.resize(self.filled * 2, 0);
-        }
-        match stream.try_read(self.input.get_mut(self.filled..).unwrap_or_default()) {
-            Ok(0) => return Err(Error::broken(node, &io::ErrorKind::UnexpectedEof.into())),
-            Ok(read) => self.filled += read,
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(cause) => return Err(Error::broken(node, &cause)),
+        if !self.input.fill(node, stream)? {
+            return Ok(());
         }
         let mut guard = shared.lock();
         let State { core, waiters, crowded, .. } = &mut *guard;
         let (wakers, ranges) = (&mut self.wakers, &mut self.ranges);
         let mut unwanted = Vec::new();
-        let arrived = self.input.get(..self.filled).unwrap_or_default();
-        let received = core.receive(arrived, |&mut slot, event| {
+        let received = core.receive(self.input.arrived(), |&mut slot, event| {
             let done = match event {
                 Event::Item(payload) if slot == RANGE_SLOT => {
                     ranges.push(payload.to_vec());
@@ -510,12 +530,7 @@ impl Reading {
         if crowded {
             shared.changed.notify_waiters();
         }
-        let consumed = received.map_err(|what| Error::protocol(node, what))?;
-        self.input.copy_within(consumed..self.filled, 0);
-        self.filled -= consumed;
-        if self.filled == 0 && self.input.len() > 1 << 20 {
-            self.input = vec![0; 64 << 10];
-        }
+        self.input.consume(received.map_err(|what| Error::protocol(node, what))?);
         self.tell_ranges(shared)
     }
 
@@ -534,7 +549,9 @@ impl Reading {
                 let limits = RangeLimits::decode(&payload).map_err(|what| bad(&what))?;
                 LinkEvent::Range(range(limits).map_err(|e| bad(&e))?)
             };
-            (shared.on_event)(shared.node, event);
+            if let Some(on_event) = &shared.on_event {
+                on_event(shared.node, event);
+            }
         }
         Ok(())
     }

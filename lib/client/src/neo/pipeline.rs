@@ -1,18 +1,16 @@
 //! One connection, one thread, very many requests in flight: for those who count microseconds.
 
-use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use overstory_swarm::key::Key;
 use overstory_swarm::neo::dht::{ExistsReply, GetReply, PutReply, RemoveReply, Request};
 use overstory_swarm::neo::dmq::{self, Channels, PopReply, PushReply};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::core::{Core, Event, Opening};
-use super::{Identity, establish};
+use super::Identity;
+use super::conn::Conn;
+use super::core::{Event, Opening};
 use crate::error::Error;
 
 /// Bytes that are read at once.
@@ -64,12 +62,7 @@ enum Asked {
 /// come in any order. Nothing is allocated per request. Names and values are not checked: the node does that.
 #[derive(Debug)]
 pub struct Pipeline {
-    node: SocketAddrV4,
-    stream: TcpStream,
-    core: Core<(Asked, u64)>,
-    sent: usize,
-    input: Vec<u8>,
-    filled: usize,
+    conn: Conn<(Asked, u64)>,
     stall: Duration,
     /// The channels of a Push, as they are sent.
     channels: Vec<u8>,
@@ -81,15 +74,14 @@ impl Pipeline {
     /// # Errors
     /// The node cannot be reached, speaks something else, or does not accept the identity.
     pub async fn connect(node: SocketAddrV4, identity: &Identity, timeout: Duration) -> Result<Self, Error> {
-        let stream = establish(node, identity, timeout, || ()).await?;
-        let core = Core::new();
-        Ok(Self { node, stream, core, sent: 0, input: vec![0; READ], filled: 0, stall: timeout, channels: Vec::new() })
+        let conn = Conn::connect(node, identity, timeout, READ).await?;
+        Ok(Self { conn, stall: timeout, channels: Vec::new() })
     }
 
     /// How many requests have no answer yet.
     #[must_use]
     pub const fn in_flight(&self) -> usize {
-        self.core.in_flight()
+        self.conn.core.in_flight()
     }
 
     /// Queues a Put; false if it has to wait for answers.
@@ -141,7 +133,7 @@ impl Pipeline {
 
     #[inline]
     fn begin(&mut self, asked: Asked, token: u64, request: &impl Opening) -> bool {
-        self.core.out.len() - self.sent < MAX_UNSENT && self.core.begin(request, (asked, token)).is_some()
+        self.conn.unsent() < MAX_UNSENT && self.conn.core.begin(request, (asked, token)).is_some()
     }
 
     /// Sends what is queued and waits until at least one answer has come; says how many were handed to `on`.
@@ -151,55 +143,16 @@ impl Pipeline {
     /// The connection broke, the node broke the protocol, or it did not answer in time. The effect of the requests in
     /// flight is unknown then; the pipeline cannot be used any more.
     pub async fn complete(&mut self, mut on: impl FnMut(u64, Outcome<'_>)) -> Result<usize, Error> {
-        let (node, stall) = (self.node, self.stall);
+        let (node, stall) = (self.conn.node, self.stall);
         let mut done = 0;
-        while done == 0 && self.core.in_flight() > 0 {
-            self.write()?;
-            let interest =
-                if self.core.out.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-            let ready = timeout(stall, self.stream.ready(interest)).await;
-            let ready = ready.map_err(|_| Error::Timeout { node, after: stall })?;
-            if ready.map_err(|cause| Error::broken(node, &cause))?.is_readable() {
-                done += self.read(&mut on)?;
-            }
+        while done == 0 && self.conn.core.in_flight() > 0 {
+            let turn = self.conn.turn(|&mut (asked, token), event| {
+                done += 1;
+                on(token, outcome(asked, event));
+                false
+            });
+            timeout(stall, turn).await.map_err(|_| Error::Timeout { node, after: stall })??;
         }
-        Ok(done)
-    }
-
-    /// Sends as much as the system takes.
-    fn write(&mut self) -> Result<(), Error> {
-        while self.sent < self.core.out.len() {
-            match self.stream.try_write(self.core.out.get(self.sent..).unwrap_or_default()) {
-                Ok(written) => self.sent += written,
-                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(cause) => return Err(Error::broken(self.node, &cause)),
-            }
-        }
-        self.core.out.clear();
-        self.sent = 0;
-        Ok(())
-    }
-
-    fn read(&mut self, on: &mut impl FnMut(u64, Outcome<'_>)) -> Result<usize, Error> {
-        if self.filled == self.input.len() {
-            self.input.resize(self.filled * 2, 0);
-        }
-        match self.stream.try_read(self.input.get_mut(self.filled..).unwrap_or_default()) {
-            Ok(0) => return Err(Error::broken(self.node, &io::ErrorKind::UnexpectedEof.into())),
-            Ok(read) => self.filled += read,
-            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(cause) => return Err(Error::broken(self.node, &cause)),
-        }
-        let mut done = 0;
-        let arrived = self.input.get(..self.filled).unwrap_or_default();
-        let received = self.core.receive(arrived, |&mut (asked, token), event| {
-            done += 1;
-            on(token, outcome(asked, event));
-            false
-        });
-        let consumed = received.map_err(|what| Error::protocol(self.node, what))?;
-        self.input.copy_within(consumed..self.filled, 0);
-        self.filled -= consumed;
         Ok(done)
     }
 }

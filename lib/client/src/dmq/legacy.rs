@@ -1,0 +1,107 @@
+//! Push and Pop by legacy (protocol §1.6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use overstory_runtime::backoff::Backoff;
+use overstory_swarm::legacy::Names;
+use overstory_swarm::legacy::dmq::Request;
+use overstory_swarm::wire::MAX_ARRAY;
+use tokio::time::{Instant, sleep};
+
+use super::DmqClient;
+use crate::error::Error;
+use crate::legacy::{Limit, Pool, ask};
+
+/// Waits between two rounds while no node can be reached.
+const AGAIN_FIRST: Duration = Duration::from_millis(20);
+const AGAIN_MOST: Duration = Duration::from_millis(500);
+
+impl DmqClient {
+    pub(super) async fn legacy_push(&self, pools: &[Arc<Pool>], channels: &[&str], value: &[u8]) -> Result<(), Error> {
+        if value.len() > MAX_ARRAY {
+            return Err(Error::ValueTooBig { length: value.len(), limit: MAX_ARRAY });
+        }
+        let mut buffer = Vec::new();
+        let names = channels.iter().map(|name| name.as_bytes());
+        let request = match channels {
+            [channel] => Request::Push { channel: channel.as_bytes(), value },
+            _ => Request::PushMulti { channels: Names::new(names, &mut buffer), value },
+        };
+        let repeat = self.inner.config.at_least_once;
+        let push = self.in_turn(pools, repeat, async |pool, limit| match ask::done(pool, &request, limit).await {
+            Err(Error::Node { node }) => Err(Error::NotPushed { node }),
+            done => done.map(Some),
+        });
+        push.await.map(|_| ())
+    }
+
+    pub(super) async fn legacy_pop(&self, pools: &[Arc<Pool>], channel: &str) -> Result<Option<Vec<u8>>, Error> {
+        let request = Request::Pop { channel: channel.as_bytes() };
+        self.in_turn(pools, false, async |pool, limit| {
+            let value = ask::value(pool, &request, limit).await.map_err(|error| match error {
+                // The published status for a channel with subscribers (protocol §1.6).
+                Error::Node { node } => Error::Subscribed { node },
+                error => error,
+            })?;
+            Ok(Some(value).filter(|value| !value.is_empty()))
+        })
+        .await
+    }
+
+    /// Asks the nodes in turn until one has something to say; none if nobody has and one of them said so.
+    async fn in_turn<T>(
+        &self,
+        pools: &[Arc<Pool>],
+        repeat: bool,
+        ask: impl AsyncFn(&Arc<Pool>, Limit) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        let (inner, after) = (&self.inner, self.inner.config.request_timeout);
+        let deadline = Instant::now() + after;
+        let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
+        loop {
+            let (mut nothing, mut refused, mut unreached) = (false, None, None);
+            for index in inner.turns.trusted_first() {
+                let Some(pool) = pools.get(index) else { continue };
+                match ask(pool, Limit::Until(deadline, after)).await {
+                    Ok(Some(answer)) => {
+                        inner.turns.there(index);
+                        return Ok(Some(answer));
+                    }
+                    Ok(None) => {
+                        inner.turns.there(index);
+                        nothing = true;
+                    }
+                    // It was not sent.
+                    Err(error @ Error::Connect { .. }) => {
+                        inner.turns.away(index);
+                        unreached = Some(error);
+                    }
+                    Err(error @ Error::QueueFull { .. }) => unreached = Some(error),
+                    Err(error @ Error::Broken { .. }) if repeat => unreached = Some(error),
+                    // Nothing was done.
+                    Err(
+                        error @ (Error::Full { .. }
+                        | Error::NotPushed { .. }
+                        | Error::Subscribed { .. }
+                        | Error::Unsupported { .. }
+                        | Error::OtherProtocol { .. }),
+                    ) => refused = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            match (nothing, refused, unreached) {
+                (_, Some(error), _) => return Err(error),
+                (true, ..) => return Ok(None),
+                (_, _, Some(error)) => {
+                    let wait = backoff.next_delay();
+                    if Instant::now() + wait >= deadline {
+                        return Err(error);
+                    }
+                    sleep(wait).await;
+                }
+                (_, None, None) => return Err(Error::NoNodes),
+            }
+        }
+    }
+}
