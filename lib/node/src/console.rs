@@ -121,6 +121,34 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_node_has_neither_a_range_nor_dumps() {
+        let identity = Identity {
+            program: "queuenode",
+            instance: "queue-a".to_owned(),
+            connection_limit: Some(5000),
+            ..Identity::default()
+        };
+        let snapshot = Snapshot {
+            phase: Phase::Running,
+            totals: Totals { records: 12, bytes: 2048 },
+            facts: Facts { memory: 4096, channels: 2, ..Facts::default() },
+            actions: vec![("pushed", 20), ("popped", 8)],
+            console: vec!["fullest: small_q 94 %".to_owned()],
+            ..Snapshot::default()
+        };
+        let expected = format!(
+            "queuenode {}  queue-a  running, up 00:00:00
+  memory       4.0 KiB
+  connections  0 (0 legacy, 0 neo) of 5000
+  handled      28 records in 0 requests
+  stored       12 records, 2.0 KiB, 2 channels
+  fullest: small_q 94 %",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(block(&identity, &snapshot).join("\n"), expected);
+    }
+
+    #[test]
     fn a_tool_shows_what_it_has() {
         let lines = block(&Identity::default(), &Snapshot::default());
         assert_eq!(lines.len(), 3, "{lines:?}");

@@ -73,6 +73,17 @@ pub struct Finding {
     pub text: String,
 }
 
+/// A figure of an engine's own, for `/metrics` and the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauge {
+    /// What is measured and in which unit, such as `overflow_bytes`; the same each time.
+    pub name: &'static str,
+    /// A sentence on it.
+    pub help: &'static str,
+    /// What it is now.
+    pub value: u64,
+}
+
 /// A node engine that can be watched.
 pub trait Inspect {
     /// What is stored in all channels.
@@ -88,6 +99,11 @@ pub trait Inspect {
     /// Adds what else is wrong.
     fn checks(&self, findings: &mut Vec<Finding>) {
         let _ = findings;
+    }
+
+    /// Adds figures of its own, a dozen at most.
+    fn gauges(&self, gauges: &mut Vec<Gauge>) {
+        let _ = gauges;
     }
 
     /// Adds lines to the console, below the common ones.

@@ -1,5 +1,5 @@
 //! `/metrics`: the node's figures for Prometheus. Labels are bounded: requests and actions are those of the program, and
-//! of the channels only the largest are shown.
+//! of the channels only the largest are shown. A program that makes no dumps has no figures of them.
 
 use std::sync::atomic::Ordering;
 
@@ -7,6 +7,7 @@ use overstory_runtime::prometheus::{
     Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
 };
 
+use crate::inspect::{DumpFacts, Gauge as Own};
 use crate::report::health::Verdict;
 use crate::report::sender::Sender;
 use crate::stats::process;
@@ -25,8 +26,11 @@ pub(crate) struct Metrics {
     memory_limit: IntGauge,
     channels: IntGauge,
     load_rejected: IntGauge,
-    last_dump: IntGauge,
-    last_dump_ok: IntGauge,
+    /// When the last dump ended and whether well, from the first snapshot on that speaks of dumps.
+    dumps: Option<[IntGauge; 2]>,
+    /// The engine's own figures, by name.
+    own: Vec<(&'static str, IntGauge)>,
+    registry: Registry,
     connections: IntGaugeVec,
     refused: IntCounter,
     dropped: IntCounter,
@@ -57,10 +61,7 @@ impl Metrics {
             limit.set(connections as f64);
             registry.register(Box::new(limit))?;
         }
-        let gauge = |name, help| {
-            let gauge = IntGauge::with_opts(opts(name, help))?;
-            registry.register(Box::new(gauge.clone())).map(|()| gauge)
-        };
+        let gauge = |name, help| gauge(registry, name, help);
         let counter = |name, help| {
             let counter = IntCounter::with_opts(opts(name, help))?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
@@ -85,8 +86,9 @@ impl Metrics {
             memory_limit: gauge("memory_limit_bytes", "Memory that the data may take, 0 without a limit.")?,
             channels: gauge("channels", "Channels.")?,
             load_rejected: gauge("load_rejected_records", "Records rejected when the data was loaded.")?,
-            last_dump: gauge("last_dump_timestamp_seconds", "When the last complete dump ended, 0 before the first.")?,
-            last_dump_ok: gauge("last_dump_ok", "Whether the last dump ended well, 1 before the first.")?,
+            dumps: None,
+            own: Vec::new(),
+            registry: registry.clone(),
             connections: gauges("connections", "Open connections.", &["protocol"])?,
             refused: counter("refused_connections_total", "Connections refused because of the limit.")?,
             dropped: counter("dropped_connections_total", "Clients dropped because they did not read.")?,
@@ -120,9 +122,10 @@ impl Metrics {
         set(&self.memory_limit, facts.memory_limit.unwrap_or(0));
         set(&self.channels, facts.channels);
         set(&self.load_rejected, facts.load_rejected);
-        let dump = facts.dump.as_ref();
-        self.last_dump.set(dump.and_then(|dump| dump.last).map_or(0, |at| at.0));
-        self.last_dump_ok.set(dump.and_then(|dump| dump.last_ok).unwrap_or(true).into());
+        if let Some(dump) = &facts.dump {
+            self.dump(dump);
+        }
+        snapshot.gauges.iter().for_each(|gauge| self.own(gauge));
         set(&self.connections.with_label_values(&["legacy"]), traffic.legacy_connections);
         set(&self.connections.with_label_values(&["neo"]), traffic.neo_connections);
         raise(&self.refused, traffic.refused_connections);
@@ -138,6 +141,33 @@ impl Metrics {
             raise(&self.actions.with_label_values(&[action]), *records);
         }
         self.channels(&snapshot.largest);
+    }
+
+    fn dump(&mut self, dump: &DumpFacts) {
+        if self.dumps.is_none() {
+            let registry = &self.registry;
+            let last = gauge(
+                registry,
+                "last_dump_timestamp_seconds",
+                "When the last complete dump ended, 0 before the first.",
+            );
+            let ok = gauge(registry, "last_dump_ok", "Whether the last dump ended well, 1 before the first.");
+            // The names are this module's own, so they are taken.
+            self.dumps = last.ok().zip(ok.ok()).map(|(last, ok)| [last, ok]);
+        }
+        if let Some([last, ok]) = &self.dumps {
+            last.set(dump.last.map_or(0, |at| at.0));
+            ok.set(dump.last_ok.unwrap_or(true).into());
+        }
+    }
+
+    fn own(&mut self, own: &Own) {
+        if let Some((_, known)) = self.own.iter().find(|(name, _)| *name == own.name) {
+            set(known, own.value);
+        } else if let Ok(added) = gauge(&self.registry, own.name, own.help) {
+            set(&added, own.value);
+            self.own.push((own.name, added));
+        }
     }
 
     fn channels(&mut self, largest: &[Entry]) {
@@ -171,6 +201,11 @@ impl Metrics {
         }
         set(&self.report_waiting, sender.waiting());
     }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge> {
+    let gauge = IntGauge::with_opts(opts(name, help))?;
+    registry.register(Box::new(gauge.clone())).map(|()| gauge)
 }
 
 fn opts(name: &str, help: &str) -> Opts {
@@ -210,6 +245,10 @@ mod tests {
             largest: [entry("a"), entry("b")].into(),
             ..Snapshot::default()
         };
+        metrics.take(&snapshot, &Verdict { state: State::Ok, findings: Vec::new() });
+        assert!(!text().contains("last_dump"));
+        snapshot.facts.dump = Some(DumpFacts::default());
+        snapshot.gauges.push(Own { name: "overflow_bytes", help: "Bytes on disk.", value: 77 });
         let bad = Finding { check: "memory", state: State::Major, text: String::new() };
         metrics.take(&snapshot, &Verdict { state: State::Major, findings: vec![bad] });
         metrics.refresh(None);
@@ -221,13 +260,16 @@ mod tests {
             "overstory_node_finding_state{check=\"memory\"} 2",
             "overstory_node_serving 1",
             "overstory_node_last_dump_ok 1",
+            "overstory_node_overflow_bytes 77",
         ] {
             assert!(first.contains(&format!("{line}\n")), "{line} is not in {first}");
         }
         snapshot.requests[0].handled = 7;
+        snapshot.gauges[0].value = 78;
         snapshot.largest = [entry("b")].into();
         metrics.take(&snapshot, &Verdict { state: State::Ok, findings: Vec::new() });
         let second = text();
+        assert!(second.contains("overstory_node_overflow_bytes 78\n"));
         assert!(second.contains("request=\"Put\"} 7\n") && !second.contains("channel=\"a\""));
         assert!(!second.contains("check=\"memory\""));
     }

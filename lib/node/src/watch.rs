@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use overstory_model::{Millis, Timestamp};
 
-use crate::inspect::{Facts, Finding, Totals};
+use crate::inspect::{Facts, Finding, Gauge, Totals};
 use crate::stats::Fields;
 use survey::Entry;
 
@@ -63,6 +63,8 @@ pub(crate) struct Snapshot {
     pub(crate) facts: Facts,
     /// What the engine found by itself.
     pub(crate) findings: Vec<Finding>,
+    /// The engine's own figures.
+    pub(crate) gauges: Vec<Gauge>,
     /// The console's lines of the engine.
     pub(crate) console: Vec<String>,
     pub(crate) traffic: Traffic,

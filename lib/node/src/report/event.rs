@@ -19,6 +19,10 @@ const MAX_OUTPUT: usize = 255;
 /// So many metrics are reported at most.
 const MAX_SAMPLES: usize = 2000;
 const CHANNEL: &str = "channel/";
+/// What a channel has in all nodes; its other figures are those of a queue.
+const STORED: [&str; 2] = ["bytes", "records"];
+/// How full a queue's memory is.
+const FULLNESS: &str = "percent_memory";
 
 /// The perf event of an interval. Without `fields` it carries totals alone.
 pub(crate) fn perf(identity: &Identity, snapshot: &Snapshot, fields: Option<&Fields>) -> Outgoing {
@@ -32,6 +36,8 @@ pub(crate) fn perf(identity: &Identity, snapshot: &Snapshot, fields: Option<&Fie
             samples(&totals)
         }
     };
+    let gauges = snapshot.gauges.iter().map(|gauge| Sample::gauge(gauge.name, to_f64(gauge.value)));
+    event.samples.extend(gauges);
     outgoing(&event)
 }
 
@@ -98,10 +104,14 @@ fn node(identity: &Identity, snapshot: &Snapshot) -> Value {
     })
 }
 
-/// Everything of a line of `stats.log`, of its channels the largest only.
+/// Everything of a line of `stats.log`, of its channels the largest only, and of its queues the fullest.
 fn samples(fields: &Fields) -> Vec<Sample> {
-    let shown = largest_channels(fields);
-    let is_shown = |key: &str| channel_of(key).is_none_or(|name| shown.as_ref().is_none_or(|set| set.contains(name)));
+    let (largest, fullest) = (chosen(fields, true), chosen(fields, false));
+    let is_shown = |key: &str| {
+        let Some((name, field)) = channel_of(key) else { return true };
+        let set = if STORED.contains(&field) { &largest } else { &fullest };
+        set.as_ref().is_none_or(|set| set.contains(name))
+    };
     let samples = fields.entries().iter().filter(|(key, _)| is_shown(key)).filter_map(|(key, number)| {
         let value = match number {
             Number::Int(value) => to_f64(*value),
@@ -112,26 +122,30 @@ fn samples(fields: &Fields) -> Vec<Sample> {
     samples.take(MAX_SAMPLES).collect()
 }
 
-/// The names of the largest channels by their greatest number; `None` when all may be shown.
-fn largest_channels(fields: &Fields) -> Option<BTreeSet<&str>> {
-    let mut by_name: BTreeMap<&str, u64> = BTreeMap::new();
+/// The names of the channels that store the most, or of the queues that are the fullest, the largest of them first, by
+/// their greatest number; `None` when all may be shown.
+fn chosen(fields: &Fields, stored: bool) -> Option<BTreeSet<&str>> {
+    let mut by_name: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (key, number) in fields.entries() {
-        if let (Some(name), Number::Int(value)) = (channel_of(key), number) {
-            let greatest = by_name.entry(name).or_default();
-            *greatest = (*greatest).max(*value);
+        if let (Some((name, field)), Number::Int(value)) = (channel_of(key), number)
+            && STORED.contains(&field) == stored
+        {
+            let (fullness, greatest) = by_name.entry(name).or_default();
+            let figure = if field == FULLNESS { fullness } else { greatest };
+            *figure = (*figure).max(*value);
         }
     }
     if by_name.len() <= LARGEST {
         return None;
     }
-    let mut names: Vec<(&str, u64)> = by_name.into_iter().collect();
-    names.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
+    let mut names: Vec<_> = by_name.into_iter().collect();
+    names.sort_by_key(|(_, rank)| std::cmp::Reverse(*rank));
     Some(names.into_iter().take(LARGEST).map(|(name, _)| name).collect())
 }
 
-/// The channel in `channel/<name>/<field>`.
-fn channel_of(key: &str) -> Option<&str> {
-    Some(key.strip_prefix(CHANNEL)?.rsplit_once('/')?.0)
+/// Channel and field of `channel/<name>/<field>`.
+fn channel_of(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix(CHANNEL)?.rsplit_once('/')
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]

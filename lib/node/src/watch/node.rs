@@ -44,6 +44,8 @@ impl<E: Inspect> Subject for NodeSubject<E> {
         let stats = &self.stats;
         let mut findings = Vec::new();
         self.engine.checks(&mut findings);
+        let mut gauges = Vec::new();
+        self.engine.gauges(&mut gauges);
         let mut console = Vec::new();
         if with_console {
             self.engine.console(&mut console);
@@ -69,6 +71,7 @@ impl<E: Inspect> Subject for NodeSubject<E> {
             totals: self.engine.totals(),
             facts: self.engine.facts(),
             findings,
+            gauges,
             console,
             traffic,
             requests: stats.legacy.iter().map(count("legacy")).chain(stats.neo.iter().map(count("neo"))).collect(),

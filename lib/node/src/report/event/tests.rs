@@ -4,7 +4,7 @@ use overstory_model::event::{Limits, Parsed, parse};
 use overstory_model::{Millis, Timestamp};
 
 use super::*;
-use crate::inspect::{DumpFacts, Facts, Totals};
+use crate::inspect::{DumpFacts, Facts, Gauge, Totals};
 
 const NOW: Millis = Millis(1_795_245_631_000);
 
@@ -107,6 +107,45 @@ fn of_many_channels_the_largest_are_reported() {
     assert!(samples.iter().any(|sample| sample.metric == "channel/c1950/records"));
     assert!(!samples.iter().any(|sample| sample.metric == "channel/c1949/records"));
     assert!(message.body.len() < 64 << 10, "{} bytes", message.body.len());
+}
+
+#[test]
+fn of_many_queues_the_fullest_are_reported_beside_the_largest_channels() {
+    let mut fields = Fields::default();
+    for n in 0..2000_u64 {
+        fields.of("channel", &format!("c{n}"), "bytes", n);
+        fields.of("channel", &format!("c{n}"), "records", 1);
+    }
+    for n in 0..2000_u64 {
+        // A queue with much on disk is not a full one.
+        for (field, value) in [("bytes_memory", 2000 - n), ("bytes_overflow", 1000 * n), ("records_memory", 1)] {
+            fields.of("channel", &format!("s@c{n}"), field, value);
+        }
+        fields.of("channel", &format!("s@c{n}"), "percent_memory", if n < 40 { 100 - n } else { 1 });
+    }
+    let mut snapshot = snapshot();
+    snapshot.gauges.push(Gauge { name: "overflow_bytes", help: "", value: 7 });
+    let message = perf(&identity(), &snapshot, Some(&fields));
+    let samples = read(&message).event.samples;
+    assert_eq!(samples.len(), 2 * LARGEST + 4 * LARGEST + 1);
+    let has = |metric: &str, value: f64| samples.iter().any(|s| s.metric == metric && (s.value - value).abs() < 1e-9);
+    assert!(has("channel/c1950/bytes", 1950.0) && has("channel/s@c0/percent_memory", 100.0));
+    assert!(has("channel/s@c39/percent_memory", 61.0) && has("channel/s@c1999/bytes_overflow", 1_999_000.0));
+    assert!(!samples.iter().any(|s| s.metric == "channel/s@c1000/percent_memory"));
+    assert!(has("overflow_bytes", 7.0));
+    assert!(message.body.len() < 64 << 10, "{} bytes", message.body.len());
+}
+
+#[test]
+fn a_node_without_range_and_dumps_says_so() {
+    let mut snapshot = snapshot();
+    snapshot.facts = Facts { memory: 4096, channels: 1, ..Facts::default() };
+    let parsed = read(&check(&identity(), &snapshot, State::Ok, "started"));
+    assert_eq!(parsed.notes, []);
+    let node = &parsed.event.extra["node"];
+    for key in ["range", "memory_limit", "last_dump", "last_dump_ok", "dump_period_s"] {
+        assert!(node[key].is_null(), "{key}");
+    }
 }
 
 #[test]
