@@ -1,31 +1,25 @@
 //! The dht node next to Redis: CPU per request, throughput, memory per record; and what only the node does.
 
 mod disk;
-mod node;
-mod redis;
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use overstory_client::{Identity, Outcome, Pipeline};
-use overstory_swarm::auth::ClientKey;
+use anyhow::{Result, ensure};
+use overstory_client::{Outcome, Pipeline};
 use overstory_swarm::key::Key;
 
 use crate::Setting;
 use crate::figure::{Figure, Target};
-use crate::process;
-use node::Node;
-use redis::Redis;
+use crate::node::{Kind, Node};
+use crate::process::{self, Cost, Meter};
+use crate::redis::{self, Redis};
+use crate::value::{scatter, text};
 
-const PEER_NAME: &str = "Redis 7.0, one thread";
 const CHANNEL: &str = "bench";
 /// Value sizes.
 const SIZES: [usize; 2] = [100, 1024];
 /// Requests in flight; targets hold from the second on.
 const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
-/// A reply that takes longer ends the run.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the node is measured.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,14 +30,6 @@ pub(crate) struct Options {
     /// Requests per run and figure with one in flight (the others use all records).
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     single: u64,
-}
-
-/// What a number of requests cost.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    /// The server's CPU per request.
-    cpu_us: f64,
-    per_second: f64,
 }
 
 /// Runs node and peer in turn and returns the figures.
@@ -82,7 +68,7 @@ fn compare(figures: &mut Vec<Figure>, size: usize, ours: &[Run], peers: &[Run]) 
             };
             let mut add = |what: &str, unit: &str, of: fn(Cost) -> f64, target| {
                 let title = format!("dht: {what} per {name}, {size} B, {in_flight} in flight");
-                figures.push(Figure::paired(&title, unit, &column(ours, of), PEER_NAME, &column(peers, of), target));
+                figures.push(Figure::paired(&title, unit, &column(ours, of), redis::NAME, &column(peers, of), target));
             };
             let held = in_flight > 1;
             add("CPU", "us", |cost| cost.cpu_us, held.then_some(Target::RatioAtMost(1.0)));
@@ -92,7 +78,7 @@ fn compare(figures: &mut Vec<Figure>, size: usize, ours: &[Run], peers: &[Run]) 
     let memory = |runs: &[Run]| runs.iter().map(|run| run.memory).collect::<Vec<_>>();
     let target = (size == 100).then_some(Target::RatioAtMost(0.65));
     let title = format!("dht: memory per record, {size} B");
-    figures.push(Figure::paired(&title, "B", &memory(ours), PEER_NAME, &memory(peers), target));
+    figures.push(Figure::paired(&title, "B", &memory(ours), redis::NAME, &memory(peers), target));
 }
 
 fn puts(run: &Run) -> &[Cost] {
@@ -103,6 +89,15 @@ fn gets(run: &Run) -> &[Cost] {
     &run.gets
 }
 
+/// A node for all keys that dumps so often; 0: at its end only.
+fn kind(dump_period_s: u64) -> Kind {
+    let config = format!(
+        "minval = 0x0000000000000000\nmaxval = 0xffffffffffffffff\n[Options_Memory]\nlock_memory = false\n\
+         [Dump]\nperiod_s = {dump_period_s}\n"
+    );
+    Kind { program: "dhtnode", config }
+}
+
 async fn measure_node(
     setting: &Setting,
     options: &Options,
@@ -110,8 +105,8 @@ async fn measure_node(
     value: &[u8],
 ) -> Result<Run> {
     let home = tempfile::tempdir()?;
-    let node = Node::start(&setting.executable, home.path(), 0)?;
-    let mut client = connect(&node).await?;
+    let node = Node::start(&setting.executable, home.path(), &kind(0))?;
+    let mut client = node.connect().await?;
     let before = process::pss(node.pid())?;
     put_all(&mut client, keys, value, 1024).await?;
     let memory = process::pss(node.pid())?.saturating_sub(before) as f64 / keys.len() as f64;
@@ -152,14 +147,6 @@ fn part<'a>(keys: &'a [u64], in_flight: usize, options: &Options) -> &'a [u64] {
     if in_flight == 1 { keys.get(..single).unwrap_or(keys) } else { keys }
 }
 
-fn identity() -> Identity {
-    Identity { name: node::CLIENT.to_owned(), key: ClientKey(node::CLIENT_KEY) }
-}
-
-async fn connect(node: &Node) -> Result<Pipeline> {
-    Pipeline::connect(node.neo(), &identity(), PATIENCE).await.context("cannot connect to the node")
-}
-
 /// Stores `value` under each key, `in_flight` at a time, as the peer's client does.
 async fn put_all(client: &mut Pipeline, keys: &[u64], value: &[u8], in_flight: usize) -> Result<()> {
     let failed = Cell::new(0_usize);
@@ -192,42 +179,4 @@ async fn get_all(client: &mut Pipeline, keys: &[u64], value_len: usize, in_fligh
     }
     ensure!(failed.get() == 0, "{} gets failed", failed.get());
     Ok(())
-}
-
-/// Measures a process from here to [`Meter::cost`].
-struct Meter {
-    pid: u32,
-    cpu: Duration,
-    began: Instant,
-}
-
-impl Meter {
-    fn start(pid: u32) -> Result<Self> {
-        Ok(Self { pid, cpu: process::cpu(pid)?, began: Instant::now() })
-    }
-
-    fn cost(&self, requests: usize) -> Result<Cost> {
-        let took = self.began.elapsed().as_secs_f64();
-        let cpu = (process::cpu(self.pid)? - self.cpu).as_secs_f64();
-        let requests = requests as f64;
-        Ok(Cost { cpu_us: cpu * 1e6 / requests, per_second: requests / took })
-    }
-}
-
-/// Spreads counted keys over the whole range, the same for both servers.
-const fn scatter(number: u64) -> u64 {
-    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-}
-
-/// A value like those that are stored in practice: words and numbers, compressible by half or so.
-fn text(size: usize) -> Vec<u8> {
-    let mut text = Vec::with_capacity(size + 32);
-    let mut number = 0_u64;
-    while text.len() < size {
-        number += 1;
-        text.extend_from_slice(format!("id={:08x}&campaign=summer;", scatter(number) >> 32).as_bytes());
-    }
-    text.truncate(size);
-    text
 }

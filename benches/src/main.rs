@@ -2,11 +2,15 @@
 
 mod connector;
 mod dht;
+mod dmq;
 mod events;
 mod figure;
+mod node;
 mod peers;
 mod process;
+mod redis;
 mod startup;
+mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +44,8 @@ enum Bench {
     Connector(connector::Options),
     /// The dht node next to Redis.
     Dht(dht::Options),
+    /// The queue node next to Redis lists and RabbitMQ.
+    Dmq(dmq::Options),
     /// The event engines: throughput, latency, CPU and memory.
     Events(events::Options),
     /// The stack's start next to its broker's alone, and what `service` costs. Stops and starts the installation.
@@ -83,6 +89,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let figures: Vec<figure::Figure> = match bench {
         Bench::Connector(options) => connector::run(&setting, &options)?,
         Bench::Dht(options) => dht::run(&setting, &options)?,
+        Bench::Dmq(options) => dmq::run(&setting, &options)?,
         Bench::Events(options) => events::run(&setting, &options)?,
         Bench::Startup { prefix } => startup::run(&setting, &prefix)?,
     };

@@ -1,8 +1,36 @@
 //! What a process has used: CPU to the microsecond, and memory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+
+/// What a number of requests cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// The server's CPU per request.
+    pub(crate) cpu_us: f64,
+    pub(crate) per_second: f64,
+}
+
+/// Measures a process from here to [`Meter::cost`].
+pub(crate) struct Meter {
+    pid: u32,
+    cpu: Duration,
+    began: Instant,
+}
+
+impl Meter {
+    pub(crate) fn start(pid: u32) -> anyhow::Result<Self> {
+        Ok(Self { pid, cpu: cpu(pid)?, began: Instant::now() })
+    }
+
+    pub(crate) fn cost(&self, requests: usize) -> anyhow::Result<Cost> {
+        let took = self.began.elapsed().as_secs_f64();
+        let cpu = (cpu(self.pid)? - self.cpu).as_secs_f64();
+        let requests = requests as f64;
+        Ok(Cost { cpu_us: cpu * 1e6 / requests, per_second: requests / took })
+    }
+}
 
 /// The CPU time that all threads of `pid` have used so far.
 ///

@@ -12,11 +12,12 @@ use overstory_client::dht::Selection;
 use overstory_client::{ClientConfig, DhtClient, Registry};
 use tokio::runtime::Runtime;
 
-use super::node::Node;
-use super::{CHANNEL, Meter, connect, get_all, put_all, text};
+use super::{CHANNEL, get_all, kind, put_all};
 use crate::Setting;
 use crate::figure::{Figure, Target};
-use crate::process;
+use crate::node::{self, Node};
+use crate::process::{self, Meter};
+use crate::value::text;
 
 const DISK_NAME: &str = "this disk, sequential";
 /// What a sequential reader or writer passes to the system at once.
@@ -37,8 +38,8 @@ pub(super) fn run(setting: &Setting, runtime: &Runtime, keys: &[u64]) -> Result<
     let (mut dump, mut write, mut load, mut read) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..setting.runs {
         let home = tempfile::tempdir()?;
-        let node = Node::start(&setting.executable, home.path(), 0)?;
-        runtime.block_on(async { put_all(&mut connect(&node).await?, keys, &value, 1024).await })?;
+        let node = Node::start(&setting.executable, home.path(), &kind(0))?;
+        runtime.block_on(async { put_all(&mut node.connect().await?, keys, &value, 1024).await })?;
         iterate.push(runtime.block_on(iterated(&node, keys.len()))?);
         let took = node.stop()?;
         let file = home.path().join("data").join(format!("{CHANNEL}.tcm"));
@@ -49,7 +50,7 @@ pub(super) fn run(setting: &Setting, runtime: &Runtime, keys: &[u64]) -> Result<
         read.push(megabytes_per_second(bytes, read_file(&file)?));
         forget_pages()?;
         let began = Instant::now();
-        let node = Node::start(&setting.executable, home.path(), DUMP_PERIOD_S)?;
+        let node = Node::start(&setting.executable, home.path(), &kind(DUMP_PERIOD_S))?;
         load.push(megabytes_per_second(bytes, began.elapsed()));
         p99.push(runtime.block_on(p99_during_dump(&node, keys))?);
     }
@@ -66,7 +67,7 @@ pub(super) fn run(setting: &Setting, runtime: &Runtime, keys: &[u64]) -> Result<
 async fn iterated(node: &Node, records: usize) -> Result<f64> {
     let mut registry = Registry::new();
     registry.add(node.neo())?;
-    let client = DhtClient::connect(ClientConfig::neo(registry, super::identity())).await?;
+    let client = DhtClient::connect(ClientConfig::neo(registry, node::identity())).await?;
     let meter = Meter::start(node.pid())?;
     let mut batches = client.get_all(CHANNEL, &Selection::default())?;
     let mut seen = 0;
@@ -79,7 +80,7 @@ async fn iterated(node: &Node, records: usize) -> Result<f64> {
 
 /// The 99th percentile, in milliseconds, of gets one at a time that were answered while a dump was being written.
 async fn p99_during_dump(node: &Node, keys: &[u64]) -> Result<f64> {
-    let mut client = connect(node).await?;
+    let mut client = node.connect().await?;
     let (dumping, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let watcher = {
         let (data, dumping, over) = (node.data(), Arc::clone(&dumping), Arc::clone(&over));

@@ -115,10 +115,19 @@ impl PrivateBroker {
         self.end("-TERM").await
     }
 
+    /// The broker's process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let pid = fs::read_to_string(self.dir.join("beam.pid")).context("the broker does not run")?;
+        Ok(pid.trim().parse()?)
+    }
+
     async fn end(&self, signal: &str) -> Result<()> {
         fs::write(self.dir.join("wanted"), "down")?;
-        let pid = fs::read_to_string(self.dir.join("beam.pid")).context("the broker does not run")?;
-        let killed = tokio::process::Command::new("kill").args([signal, pid.trim()]).status().await?;
+        let pid = self.pid()?.to_string();
+        let killed = tokio::process::Command::new("kill").args([signal, &pid]).status().await?;
         ensure!(killed.success(), "cannot kill the broker");
         self.until("the broker to end", || !self.dir.join("beam.pid").exists()).await
     }
@@ -146,8 +155,8 @@ impl PrivateBroker {
     /// # Errors
     /// It does not run.
     pub fn signal(&self, signal: &str) -> Result<()> {
-        let pid = fs::read_to_string(self.dir.join("beam.pid")).context("the broker does not run")?;
-        ensure!(Command::new("kill").args([signal, pid.trim()]).status()?.success(), "cannot signal the broker");
+        let pid = self.pid()?.to_string();
+        ensure!(Command::new("kill").args([signal, &pid]).status()?.success(), "cannot signal the broker");
         Ok(())
     }
 

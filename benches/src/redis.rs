@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// What it is called in figures.
+pub(crate) const NAME: &str = "Redis 7.0, one thread";
+
 /// The server from Debian's package.
-pub(super) const SERVER: &str = "/usr/bin/redis-server";
+const SERVER: &str = "/usr/bin/redis-server";
 /// Longest time until it answers.
 const START: Duration = Duration::from_secs(30);
 
 /// A running server; ended when dropped.
-pub(super) struct Redis {
+pub(crate) struct Redis {
     child: Child,
     port: u16,
     _home: tempfile::TempDir,
@@ -22,7 +25,7 @@ pub(super) struct Redis {
 
 impl Redis {
     /// Starts one on a free port of the loopback interface.
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         ensure!(Path::new(SERVER).exists(), "{SERVER} is missing: overstory-bench --install-peers");
         let home = tempfile::tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -42,12 +45,12 @@ impl Redis {
     }
 
     /// Its process.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Opens a connection.
-    pub(super) fn connect(&self) -> Result<Client> {
+    pub(crate) fn connect(&self) -> Result<Client> {
         let stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_nodelay(true)?;
         Ok(Client { stream, output: Vec::new(), input: vec![0; 1 << 18] })
@@ -62,7 +65,7 @@ impl Drop for Redis {
 }
 
 /// One connection that sends a batch of commands and waits for all their replies.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     output: Vec<u8>,
     input: Vec<u8>,
@@ -70,7 +73,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Stores `value` under each of the keys, `in_flight` at a time.
-    pub(super) fn set(&mut self, keys: &[u64], value: &[u8], in_flight: usize) -> Result<()> {
+    pub(crate) fn set(&mut self, keys: &[u64], value: &[u8], in_flight: usize) -> Result<()> {
         for batch in keys.chunks(in_flight) {
             self.output.clear();
             for key in batch {
@@ -84,12 +87,42 @@ impl Client {
     }
 
     /// Reads the value of each of the keys, each `value_len` long, `in_flight` at a time.
-    pub(super) fn get(&mut self, keys: &[u64], value_len: usize, in_flight: usize) -> Result<()> {
+    pub(crate) fn get(&mut self, keys: &[u64], value_len: usize, in_flight: usize) -> Result<()> {
         let reply = format!("${value_len}\r\n").len() + value_len + 2;
         for batch in keys.chunks(in_flight) {
             self.output.clear();
             for key in batch {
                 write!(self.output, "*2\r\n$3\r\nGET\r\n$16\r\n{key:016x}\r\n")?;
+            }
+            self.exchange(batch.len() * reply)?;
+        }
+        Ok(())
+    }
+
+    /// Appends `value` to the left of a list, `count` times, `in_flight` at a time. The lengths in the replies are those of
+    /// a list that was empty.
+    pub(crate) fn lpush(&mut self, list: &str, count: usize, value: &[u8], in_flight: usize) -> Result<()> {
+        for begin in (0..count).step_by(in_flight) {
+            self.output.clear();
+            let batch = begin..count.min(begin + in_flight);
+            for _ in batch.clone() {
+                write!(self.output, "*3\r\n$5\r\nLPUSH\r\n${}\r\n{list}\r\n${}\r\n", list.len(), value.len())?;
+                self.output.extend_from_slice(value);
+                self.output.extend_from_slice(b"\r\n");
+            }
+            self.exchange(batch.map(|before| format!(":{}\r\n", before + 1).len()).sum())?;
+        }
+        Ok(())
+    }
+
+    /// Takes `count` values, each `value_len` long, from the right of a list, `in_flight` at a time.
+    pub(crate) fn rpop(&mut self, list: &str, count: usize, value_len: usize, in_flight: usize) -> Result<()> {
+        let reply = format!("${value_len}\r\n").len() + value_len + 2;
+        for begin in (0..count).step_by(in_flight) {
+            self.output.clear();
+            let batch = begin..count.min(begin + in_flight);
+            for _ in batch.clone() {
+                write!(self.output, "*2\r\n$4\r\nRPOP\r\n${}\r\n{list}\r\n", list.len())?;
             }
             self.exchange(batch.len() * reply)?;
         }

@@ -1,4 +1,4 @@
-//! The dht node under test.
+//! A swarm node under test.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,23 +9,41 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use overstory_client::{Identity, Pipeline};
+use overstory_swarm::auth::ClientKey;
 
 use crate::process;
 
 /// The client's name and the key that goes with it.
-pub(super) const CLIENT: &str = "bench";
-pub(super) const CLIENT_KEY: [u8; 128] = [7; 128];
+const CLIENT: &str = "bench";
+const CLIENT_KEY: [u8; 128] = [7; 128];
+/// A reply that takes longer ends the run.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest time until a node that loads its dump answers.
 const START: Duration = Duration::from_secs(120);
 /// Longest time until a node has written its dump at the end.
 const STOP: Duration = Duration::from_secs(120);
 /// The grain of the times that are measured from outside.
 const GRAIN: Duration = Duration::from_millis(1);
-/// Published: neo listens so far above legacy.
+/// Published for the dht: neo listens so far above legacy.
 const NEO_OFFSET: u16 = 100;
 
+/// Which node is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Kind {
+    /// The program.
+    pub(crate) program: &'static str,
+    /// What follows in `[Server]`, and the sections of this program; `NEO_PORT` is replaced.
+    pub(crate) config: String,
+}
+
+/// Who asks the nodes.
+pub(crate) fn identity() -> Identity {
+    Identity { name: CLIENT.to_owned(), key: ClientKey(CLIENT_KEY) }
+}
+
 /// A running node; ended when dropped.
-pub(super) struct Node {
+pub(crate) struct Node {
     child: Child,
     home: PathBuf,
     admin: u16,
@@ -34,7 +52,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts one in `home`, which keeps its data, and waits until it is ready.
-    pub(super) fn start(executable: &Path, home: &Path, dump_period_s: u64) -> Result<Self> {
+    pub(crate) fn start(executable: &Path, home: &Path, kind: &Kind) -> Result<Self> {
         let port = free_port()?;
         let admin = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         for folder in ["etc", "data", "log"] {
@@ -46,14 +64,14 @@ impl Node {
         fs::write(
             home.join("etc/config.ini"),
             format!(
-                "[Server]\naddress = 127.0.0.1\nport = {port}\nminval = 0x0000000000000000\nmaxval = 0xffffffffffffffff\n\
-                 data_dir = data\nunix_socket_path = node.socket\nadmin = 127.0.0.1:{admin}\n\n\
-                 [Options_Memory]\nlock_memory = false\n\n[Dump]\nperiod_s = {dump_period_s}\n\n\
-                 [LOG.Root]\nlevel = info\nconsole = false\nfile = log/root.log\n\n[Report]\nenabled = false\n"
+                "[LOG.Root]\nlevel = info\nconsole = false\nfile = log/root.log\n\n[Report]\nenabled = false\n\n\
+                 [Server]\naddress = 127.0.0.1\nport = {port}\ndata_dir = data\nunix_socket_path = node.socket\n\
+                 admin = 127.0.0.1:{admin}\n{}",
+                kind.config.replace("NEO_PORT", &(port + NEO_OFFSET).to_string())
             ),
         )?;
         let child = Command::new(fs::canonicalize(executable)?)
-            .args(["dhtnode", "-c", "etc/config.ini"])
+            .args([kind.program, "-c", "etc/config.ini"])
             .current_dir(home)
             .stdout(Stdio::null())
             .spawn()?;
@@ -64,22 +82,27 @@ impl Node {
     }
 
     /// Its process.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where the neo protocol is spoken.
-    pub(super) const fn neo(&self) -> SocketAddrV4 {
+    pub(crate) const fn neo(&self) -> SocketAddrV4 {
         self.neo
     }
 
-    /// Where its dumps are.
-    pub(super) fn data(&self) -> PathBuf {
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> Result<Pipeline> {
+        Ok(Pipeline::connect(self.neo, &identity(), PATIENCE).await?)
+    }
+
+    /// Where its files are.
+    pub(crate) fn data(&self) -> PathBuf {
         self.home.join("data")
     }
 
-    /// Asks it to stop, which dumps all channels, and tells how long that took.
-    pub(super) fn stop(mut self) -> Result<Duration> {
+    /// Asks it to stop, which saves what it holds, and tells how long that took.
+    pub(crate) fn stop(mut self) -> Result<Duration> {
         let began = Instant::now();
         let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status()?;
         ensure!(status.success(), "cannot signal the node");
