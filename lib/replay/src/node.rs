@@ -26,8 +26,8 @@ pub trait Host: Send + 'static {
         false
     }
 
-    /// Makes the engine. `stats` is what the server counts in.
-    fn start(&mut self, stats: &Rc<NodeStats>) -> Rc<Self::Engine>;
+    /// Makes the engine. `stats` is what the server counts in; `shutdown` is requested before the server ends.
+    fn start(&mut self, stats: Rc<NodeStats>, shutdown: Shutdown) -> impl Future<Output = Rc<Self::Engine>>;
 
     /// Ends the engine when the server has ended.
     fn stop(self, engine: Rc<Self::Engine>) -> impl Future<Output = ()>;
@@ -111,7 +111,7 @@ async fn serve<H: Host>(
     let (config, listeners) = bind(host.is_real());
     let addresses = (listeners.legacy_address().unwrap(), listeners.neo_address().unwrap());
     let stats = Rc::new(NodeStats::new::<H::Engine>());
-    let engine = host.start(&stats);
+    let engine = host.start(Rc::clone(&stats), shutdown.clone()).await;
     let zeros = "0".repeat(256);
     let credentials = Credentials::parse(format!("admin:{zeros}\ntest:{zeros}\n").as_bytes()).unwrap();
     let clock: Arc<dyn Clock> = match host.is_real() {

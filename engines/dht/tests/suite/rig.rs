@@ -9,6 +9,7 @@ use overstory_dht::engine::{DhtEngine, EngineSettings, Hooks};
 use overstory_dht::storage::Store;
 use overstory_node::stats::NodeStats;
 use overstory_replay::Host;
+use overstory_runtime::Shutdown;
 use overstory_swarm::key::{HashRange, Key};
 
 pub(crate) use overstory_replay::client::frame;
@@ -77,7 +78,7 @@ impl Host for Dht {
         self.setup.real
     }
 
-    fn start(&mut self, stats: &Rc<NodeStats>) -> Rc<DhtEngine> {
+    async fn start(&mut self, stats: Rc<NodeStats>, _: Shutdown) -> Rc<DhtEngine> {
         let setup = &self.setup;
         let mut store = Store::new(setup.size_limit);
         for (channel, key, value) in &setup.records {
@@ -89,7 +90,7 @@ impl Host for Dht {
             batch_size: setup.batch_size,
             redist_memory_limit_multiplier: setup.multiplier,
         };
-        Rc::new(DhtEngine::new(store, settings, Rc::clone(stats), Box::new(self.effects.clone())))
+        Rc::new(DhtEngine::new(store, settings, stats, Box::new(self.effects.clone())))
     }
 
     async fn stop(self, engine: Rc<DhtEngine>) {
