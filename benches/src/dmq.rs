@@ -87,8 +87,7 @@ struct Durable {
 }
 
 fn compare_lists(figures: &mut Vec<Figure>, size: usize, ours: &[Run], peers: &[Run]) {
-    let kinds: [(&str, fn(&Run) -> &[Cost]); 2] = [("push", |run| &run.pushes), ("pop", |run| &run.pops)];
-    for (name, requests) in kinds {
+    for (name, requests) in [("push", pushes as fn(&Run) -> &[Cost]), ("pop", pops)] {
         for (index, in_flight) in IN_FLIGHT.into_iter().enumerate() {
             let column = |runs: &[Run], of: fn(Cost) -> f64| -> Vec<f64> {
                 runs.iter().filter_map(|run| requests(run).get(index).copied().map(of)).collect()
@@ -109,6 +108,14 @@ fn compare_lists(figures: &mut Vec<Figure>, size: usize, ours: &[Run], peers: &[
     };
     alone("CPU per", "us", |cost| cost.cpu_us, Target::AtMost(0.2));
     alone("throughput per", "/s", |cost| cost.per_second, Target::AtLeast(1e6));
+}
+
+fn pushes(run: &Run) -> &[Cost] {
+    &run.pushes
+}
+
+fn pops(run: &Run) -> &[Cost] {
+    &run.pops
 }
 
 fn compare_durable(
