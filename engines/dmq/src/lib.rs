@@ -6,6 +6,7 @@ pub mod config;
 pub mod disk;
 pub mod dump;
 pub mod engine;
+pub mod journal;
 pub mod load;
 pub mod overflow;
 pub mod ring;

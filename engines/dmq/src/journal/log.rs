@@ -1,0 +1,616 @@
+//! The log: what is appended, when it is written, and when it is durable.
+//!
+//! Entries gather in `pending`, which continues the last segment. It is written when a group begins, when a reply
+//! must not leave before (what a pop released), and when it has grown; the rest waits while the group before it is on
+//! its way to the disk.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use overstory_model::State;
+use overstory_node::commit::Commits;
+use overstory_node::inspect::Finding;
+use tokio::sync::mpsc::Receiver;
+
+use super::files::Files;
+use super::format::{ENTRY_HEAD, FIRST_ENTRY, Kind, MAX_BODY, SHORT_ENTRY, put};
+use super::index::{Freed, Index};
+use super::moving::Moving;
+use super::segment::{self, Fresh, Segment};
+use super::worker::{Done, Group, Job, Place, Worker};
+use crate::disk::{DiskError, QueueId};
+
+/// What is written even if nobody waits for it, so that it takes no memory.
+const MUCH: usize = 1024 * 1024;
+
+/// A queue with its name and records.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) name: String,
+    pub(super) index: Index,
+    /// The segment that tells its name.
+    pub(super) defined_in: u64,
+    /// Released numbers that no entry tells yet: `from..to`.
+    pub(super) unlogged: (u64, u64),
+}
+
+/// Numbers of queues are ours: they need no hashing.
+#[derive(Debug, Default)]
+pub(super) struct QueueHasher(u64);
+
+impl Hasher for QueueHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+pub(super) type Queues = HashMap<QueueId, Queue, BuildHasherDefault<QueueHasher>>;
+
+/// The state of the journal.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// The node's data directory.
+    pub(super) data: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) names: Arc<File>,
+    pub(super) _lock: File,
+    pub(super) segment_bytes: u64,
+    pub(super) files: Box<dyn Files>,
+    pub(super) commits: Rc<Commits>,
+    pub(super) queues: Queues,
+    /// By serial; entries go to the last one.
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) next: Option<Fresh>,
+    pub(super) next_serial: u64,
+    pub(super) preparing: bool,
+    /// The segment that is being removed, and whether that has to be tried again.
+    pub(super) removing: Option<(u64, bool)>,
+    pub(super) moving: Option<Moving>,
+    /// Bytes appended since records were moved last.
+    pub(super) debt: u64,
+
+    pub(super) pending: Vec<u8>,
+    /// Where in the last segment `pending` belongs.
+    pub(super) pending_at: u64,
+    /// Bytes of entries since the journal was opened: all, and those that are durable.
+    pub(super) appended: u64,
+    pub(super) synced: u64,
+    /// Segment and offset up to which all is durable.
+    pub(super) mark: (u64, u64),
+    /// Segments before the last one that a group has not made durable yet.
+    pub(super) unsynced: Vec<(u64, Arc<File>)>,
+    pub(super) names_changed: bool,
+    pub(super) group: Option<Group>,
+    /// Changes that the group under way, or the last one, makes durable.
+    pub(super) committing: u64,
+    /// Queues with released records that no entry tells yet.
+    pub(super) released: Vec<QueueId>,
+    pub(super) urgent: bool,
+
+    pub(super) buffer: Vec<u8>,
+    pub(super) done: Receiver<Done>,
+    pub(super) syncer: Worker,
+    pub(super) keeper: Worker,
+    pub(super) trouble: Trouble,
+}
+
+/// What operators should know.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) failed: Option<String>,
+    pub(super) full: Option<String>,
+    pub(super) lost: u64,
+    pub(super) damage: Option<String>,
+    pub(super) remove: Option<String>,
+}
+
+pub(super) fn failed(doing: &str, path: &Path, source: io::Error) -> DiskError {
+    DiskError::Io { doing: format!("{doing} {}", path.display()), source }
+}
+
+impl Log {
+    pub(super) fn create(&mut self, queue: QueueId, name: &str) -> Result<(), DiskError> {
+        self.check()?;
+        self.forget(queue);
+        self.put_small(Kind::Created, queue, 0, name.as_bytes())?;
+        let defined_in = self.last_serial();
+        self.queues.insert(queue, Queue { name: name.to_owned(), defined_in, ..Queue::default() });
+        self.define(defined_in, 1);
+        self.commits.changed();
+        Ok(())
+    }
+
+    pub(super) fn rename(&mut self, queue: QueueId, name: &str) -> Result<(), DiskError> {
+        self.check()?;
+        let Some(known) = self.queues.get_mut(&queue) else { return Ok(()) };
+        let before = std::mem::replace(&mut known.name, name.to_owned());
+        if let Err(error) = self.tell_name(queue) {
+            if let Some(known) = self.queues.get_mut(&queue) {
+                known.name = before;
+            }
+            return Err(error);
+        }
+        self.commits.changed();
+        Ok(())
+    }
+
+    /// Writes a queue's name and next number at the end.
+    pub(super) fn tell_name(&mut self, queue: QueueId) -> Result<(), DiskError> {
+        let Some(known) = self.queues.get(&queue) else { return Ok(()) };
+        let mut body = known.index.next_number().to_le_bytes().to_vec();
+        body.extend_from_slice(known.name.as_bytes());
+        self.put_small(Kind::Defined, queue, 0, &body)?;
+        let serial = self.last_serial();
+        if let Some(known) = self.queues.get_mut(&queue) {
+            let before = std::mem::replace(&mut known.defined_in, serial);
+            self.define(before, -1);
+            self.define(serial, 1);
+        }
+        self.see_what_is_free();
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, queue: QueueId) -> Result<(), DiskError> {
+        self.forget(queue);
+        self.check()?;
+        self.put_small(Kind::Removed, queue, 0, &[])?;
+        self.commits.changed();
+        self.see_what_is_free();
+        Ok(())
+    }
+
+    fn forget(&mut self, queue: QueueId) {
+        let Some(gone) = self.queues.remove(&queue) else { return };
+        for held in gone.index.held() {
+            self.give_back(held);
+        }
+        self.define(gone.defined_in, -1);
+    }
+
+    pub(super) fn reserve(&mut self, records: usize, bytes: u64) -> Result<(), DiskError> {
+        self.check()?;
+        let heads = (records as u64).saturating_mul(ENTRY_HEAD as u64);
+        let need = heads.saturating_add(bytes).saturating_add(self.headroom());
+        let result = if bytes > MAX_BODY.saturating_mul(records as u64) {
+            Err(DiskError::Full(io::ErrorKind::FileTooLarge.into()))
+        } else if need <= self.room() {
+            Ok(())
+        } else {
+            self.roll(need)
+        };
+        match &result {
+            Err(DiskError::Full(error)) if self.trouble.full.is_none() => self.trouble.full = Some(error.to_string()),
+            Ok(()) if self.trouble.full.is_some() => self.trouble.full = None,
+            _ => {}
+        }
+        result
+    }
+
+    pub(super) fn append(&mut self, queue: QueueId, record: &[u8]) -> Result<(), DiskError> {
+        self.check()?;
+        let entry = (ENTRY_HEAD + record.len()) as u64;
+        if entry > self.room() {
+            // Nobody reserved it.
+            self.roll(entry + self.headroom())?;
+        }
+        let at = self.end();
+        let (Some(known), Some(segment)) = (self.queues.get_mut(&queue), self.segments.back_mut()) else {
+            return Err(failed("appending to an unknown queue in", &self.dir, io::ErrorKind::NotFound.into()));
+        };
+        put(&mut self.pending, segment.salt, Kind::Record, queue, known.index.next_number(), record);
+        known.index.push(segment.serial, at, u32::try_from(record.len()).unwrap_or(u32::MAX));
+        segment.add(1, record.len() as u64);
+        self.appended += entry;
+        self.debt += entry;
+        self.commits.changed();
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, queue: QueueId, from: u64, to: u64) -> Result<(), DiskError> {
+        self.check()?;
+        let Some(known) = self.queues.get_mut(&queue) else { return Ok(()) };
+        let (from, to) = (known.index.number_at(from), known.index.number_at(to));
+        if from >= to {
+            return Ok(());
+        }
+        let segments = &mut self.segments;
+        known.index.release(from, to, &mut |freed| give_back(segments, freed));
+        let unlogged = known.unlogged;
+        if unlogged.0 == unlogged.1 {
+            known.unlogged = (from, to);
+            self.released.push(queue);
+        } else if unlogged.1 == from {
+            known.unlogged.1 = to;
+        } else {
+            known.unlogged = (from, to);
+            if let Err(error) = self.put_released(queue, unlogged) {
+                // Both are told later; what lies between is told too late at worst.
+                self.requeue(queue, unlogged);
+                return Err(error);
+            }
+        }
+        self.see_what_is_free();
+        Ok(())
+    }
+
+    fn requeue(&mut self, queue: QueueId, range: (u64, u64)) {
+        if let Some(known) = self.queues.get_mut(&queue) {
+            known.unlogged = range;
+        }
+    }
+
+    fn put_released(&mut self, queue: QueueId, (from, to): (u64, u64)) -> Result<(), DiskError> {
+        self.urgent = true;
+        self.put_small(Kind::Released, queue, from, &to.to_le_bytes())
+    }
+
+    fn tell_released(&mut self) -> Result<(), DiskError> {
+        while let Some(queue) = self.released.last().copied() {
+            let range = self.queues.get(&queue).map_or((0, 0), |known| known.unlogged);
+            if range.0 < range.1 {
+                self.put_released(queue, range)?;
+                self.requeue(queue, (0, 0));
+            }
+            self.released.pop();
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle(&mut self) -> Result<(), DiskError> {
+        self.check()?;
+        self.tell_released()?;
+        if self.debt > 0 && self.wants_move() {
+            self.work_off_debt();
+        }
+        if self.group.is_none() && self.wants_group() {
+            self.begin_group()?;
+        } else if self.urgent || self.pending.len() >= MUCH {
+            self.write_pending()?;
+        }
+        self.urgent = false;
+        Ok(())
+    }
+
+    fn wants_group(&self) -> bool {
+        self.commits.made() > self.committing || self.wants_to_free()
+    }
+
+    /// Whether a segment could be removed if what was appended were durable.
+    fn wants_to_free(&self) -> bool {
+        self.segments.front().is_some_and(|segment| segment.free_after.is_some_and(|after| after > self.synced))
+    }
+
+    /// Begins a group if that lets a segment be removed.
+    pub(super) fn free_soon(&mut self) {
+        if self.trouble.failed.is_none() && self.group.is_none() && self.wants_to_free() {
+            let begun = self.tell_released().and_then(|()| self.begin_group());
+            report("beginning a group", begun);
+        }
+        self.remove_free();
+    }
+
+    fn begin_group(&mut self) -> Result<(), DiskError> {
+        let (serial, at) = self.mark;
+        self.put_small(Kind::Mark, 0, serial, &at.to_le_bytes())?;
+        self.write_pending()?;
+        let mut files = std::mem::take(&mut self.unsynced);
+        files.extend(self.segments.back().map(|segment| (segment.serial, Arc::clone(&segment.file))));
+        let names = std::mem::take(&mut self.names_changed);
+        let mark = (self.last_serial(), self.pending_at);
+        let group = Group { upto: self.appended, commit: self.commits.made(), mark };
+        self.committing = group.commit;
+        self.group = Some(group);
+        if self.syncer.give(Job::Sync { files, names, group }) {
+            return Ok(());
+        }
+        Err(self.fail("handing a group to the thread for", io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// The next thing that a thread has done.
+    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Option<Done>> {
+        self.done.poll_recv(cx)
+    }
+
+    pub(super) fn finished(&mut self, done: Done) {
+        match done {
+            Done::Synced { group, result: Ok(()) } => {
+                self.group = None;
+                self.is_durable(group);
+                if self.trouble.failed.is_none() && (self.wants_group() || !self.pending.is_empty()) {
+                    let begun = self.tell_released().and_then(|()| self.begin_group());
+                    report("beginning a group", begun);
+                }
+            }
+            Done::Synced { result: Err(error), .. } => {
+                let error = self.fail("making durable", error);
+                report("making a group durable", Err(error));
+            }
+            Done::Prepared(Ok(fresh)) if self.next.is_none() && fresh.serial > self.last_serial() => {
+                self.preparing = false;
+                self.next = Some(fresh);
+            }
+            Done::Prepared(Ok(fresh)) => {
+                // It comes too late: another one was made in its place.
+                self.preparing = false;
+                let _gone = std::fs::remove_file(segment::path(&self.dir, fresh.serial));
+                self.prepare();
+            }
+            Done::Prepared(Err(error)) => {
+                self.preparing = false;
+                tracing::warn!(target: "dmqnode.journal", %error, "no segment can be prepared");
+            }
+            Done::Removed { result: Ok(()), .. } => {
+                self.removing = None;
+                self.trouble.remove = None;
+            }
+            Done::Removed { serial, result: Err(error) } => {
+                self.removing = Some((serial, true));
+                self.trouble.remove = Some(format!("{}: {error}", segment::path(&self.dir, serial).display()));
+            }
+        }
+        self.remove_free();
+    }
+
+    fn is_durable(&mut self, group: Group) {
+        if group.upto >= self.synced {
+            self.synced = group.upto;
+            self.mark = group.mark;
+            self.commits.reached(group.commit);
+        }
+    }
+
+    /// What is left to do when nothing has happened for a while.
+    pub(super) fn idle(&mut self) {
+        if self.trouble.failed.is_some() {
+            return;
+        }
+        if let Some((serial, true)) = self.removing {
+            self.removing = Some((serial, !self.keeper.give(Job::Remove { serial })));
+        }
+        if self.group.is_none() && (self.appended > self.synced || !self.released.is_empty()) {
+            let begun = self.tell_released().and_then(|()| self.begin_group());
+            report("beginning a group", begun);
+        }
+        self.remove_free();
+        self.prepare();
+    }
+
+    pub(super) fn sync_now(&mut self) -> Result<(), DiskError> {
+        self.check()?;
+        self.tell_released()?;
+        self.write_pending()?;
+        let mut files = std::mem::take(&mut self.unsynced);
+        files.extend(self.segments.back().map(|segment| (segment.serial, Arc::clone(&segment.file))));
+        for (serial, file) in &files {
+            if let Err(error) = self.files.sync(file, *serial) {
+                return Err(self.fail("making durable", error));
+            }
+        }
+        // Those that a group under way holds, it holds alone.
+        while let Some(group) = self.group {
+            match self.done.try_recv() {
+                Ok(done) => self.finished(done),
+                Err(_nothing_yet) if group.upto <= self.synced => break,
+                Err(_nothing_yet) => std::thread::yield_now(),
+            }
+            self.check()?;
+        }
+        if let Err(error) = self.names.sync_all() {
+            return Err(self.fail("making durable the names in", error));
+        }
+        self.names_changed = false;
+        self.committing = self.commits.made();
+        let mark = (self.last_serial(), self.pending_at);
+        self.is_durable(Group { upto: self.appended, commit: self.committing, mark });
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), DiskError> {
+        if self.trouble.failed.is_some() { Err(DiskError::Failed) } else { Ok(()) }
+    }
+
+    /// From here on nothing is taken: what is on the disk is not known any more.
+    fn fail(&mut self, doing: &str, error: io::Error) -> DiskError {
+        let path = segment::path(&self.dir, self.last_serial());
+        self.trouble.failed.get_or_insert_with(|| format!("{doing} {}: {error}", path.display()));
+        self.commits.fail();
+        failed(doing, &path, error)
+    }
+
+    pub(super) fn last_serial(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.serial)
+    }
+
+    /// Where the next entry goes in the last segment.
+    pub(super) fn end(&self) -> u64 {
+        self.pending_at + self.pending.len() as u64
+    }
+
+    /// What fits into the last segment, besides its last entry.
+    pub(super) fn room(&self) -> u64 {
+        let size = self.segments.back().map_or(0, |segment| segment.size);
+        size.saturating_sub(self.end() + ENTRY_HEAD as u64)
+    }
+
+    /// Room that records leave to what must find room later: releases above all.
+    pub(super) fn headroom(&self) -> u64 {
+        self.segment_bytes / 32
+    }
+
+    /// Appends an entry that is no record.
+    fn put_small(&mut self, kind: Kind, queue: QueueId, number: u64, body: &[u8]) -> Result<(), DiskError> {
+        let entry = (ENTRY_HEAD + body.len()) as u64;
+        if entry > self.room() {
+            self.roll(entry + self.headroom())?;
+        }
+        if let Some(segment) = self.segments.back() {
+            put(&mut self.pending, segment.salt, kind, queue, number, body);
+            self.appended += entry;
+        }
+        Ok(())
+    }
+
+    /// Writes what has grown.
+    pub(super) fn write_much(&mut self) -> Result<(), DiskError> {
+        if self.pending.len() >= MUCH { self.write_pending() } else { Ok(()) }
+    }
+
+    fn write_pending(&mut self) -> Result<(), DiskError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let Some(segment) = self.segments.back() else { return Ok(()) };
+        if let Err(error) = self.files.write(&segment.file, segment.serial, &self.pending, self.pending_at) {
+            return Err(self.fail("writing", error));
+        }
+        self.pending_at += self.pending.len() as u64;
+        self.pending.clear();
+        self.pending.shrink_to(2 * MUCH);
+        Ok(())
+    }
+
+    /// Goes on in another segment, with room for `need` bytes.
+    pub(super) fn roll(&mut self, need: u64) -> Result<(), DiskError> {
+        let need = need.saturating_add(FIRST_ENTRY + 2 * SHORT_ENTRY);
+        let fits = |fresh: &Fresh| fresh.size >= need;
+        if let Some(fresh) = self.next.take_if(|fresh| fits(fresh)) {
+            self.go_on_in(fresh, false)?;
+        } else {
+            // Rarely: the room was used up before the keeper had made more, or much is needed at once.
+            let serial = self.next_serial;
+            let size = need.max(self.segment_bytes);
+            let fresh = segment::make(&self.dir, serial, size, &*self.files).map_err(DiskError::Full)?;
+            self.next_serial += 1;
+            if let Some(unused) = self.next.take() {
+                let _gone = std::fs::remove_file(segment::path(&self.dir, unused.serial));
+            }
+            self.go_on_in(fresh, true)?;
+        }
+        self.prepare();
+        Ok(())
+    }
+
+    fn go_on_in(&mut self, fresh: Fresh, names_changed: bool) -> Result<(), DiskError> {
+        if let Some(segment) = self.segments.back() {
+            put(&mut self.pending, segment.salt, Kind::End, 0, 0, &[]);
+            self.unsynced.push((segment.serial, Arc::clone(&segment.file)));
+            self.write_pending()?;
+        }
+        self.names_changed |= names_changed;
+        self.segments.push_back(Segment::new(fresh));
+        self.pending_at = FIRST_ENTRY;
+        self.see_what_is_free();
+        Ok(())
+    }
+
+    /// Has the next segment made.
+    pub(super) fn prepare(&mut self) {
+        if self.next.is_none() && !self.preparing {
+            let job = Job::Prepare { serial: self.next_serial, size: self.segment_bytes };
+            self.preparing = self.keeper.give(job);
+            self.next_serial += u64::from(self.preparing);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, freed: Freed) {
+        give_back(&mut self.segments, freed);
+    }
+
+    pub(super) fn define(&mut self, serial: u64, change: i64) {
+        if let Some(segment) = find(&mut self.segments, serial) {
+            segment.definitions = segment.definitions.saturating_add_signed(change);
+        }
+    }
+
+    /// Notes when the oldest segments became free.
+    pub(super) fn see_what_is_free(&mut self) {
+        let last = self.segments.len().saturating_sub(1);
+        for segment in self.segments.iter_mut().take(last) {
+            if segment.is_needed() {
+                break;
+            }
+            segment.free_after.get_or_insert(self.appended);
+        }
+    }
+
+    /// Removes the oldest segment if nothing in it is needed and what says so is durable. One at a time.
+    fn remove_free(&mut self) {
+        let is_free = |segment: &Segment| segment.free_after.is_some_and(|after| after <= self.synced);
+        if self.removing.is_some() || self.segments.len() < 2 || !self.segments.front().is_some_and(is_free) {
+            return;
+        }
+        if let Some(segment) = self.segments.pop_front() {
+            let serial = segment.serial;
+            self.removing = Some((serial, !self.keeper.give(Job::Remove { serial })));
+        }
+    }
+
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        let next = self.next.as_ref().map_or(0, |fresh| fresh.size);
+        self.segments.iter().map(|segment| segment.size).sum::<u64>() + next
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        let queues: u64 = self.queues.values().map(|queue| queue.index.memory() + queue.name.capacity() as u64).sum();
+        queues + (self.pending.capacity() + self.buffer.capacity()) as u64
+    }
+
+    pub(super) fn findings(&self, findings: &mut Vec<Finding>) {
+        let mut add = |check, state, text| findings.push(Finding { check, state, text });
+        let Trouble { failed, full, lost, damage, remove } = &self.trouble;
+        if let Some(text) = failed {
+            add("journal_failed", State::Critical, format!("nothing is taken until the node is restarted: {text}"));
+        }
+        if let Some(text) = full {
+            add("journal_full", State::Critical, format!("pushes are refused, no room for the journal: {text}"));
+        }
+        if *lost > 0 {
+            add("journal_lost", State::Critical, format!("{lost} records could not be read from the journal"));
+        }
+        if let Some(text) = damage {
+            add("journal_damaged", State::Major, text.clone());
+        }
+        if let Some(text) = remove {
+            add("journal_remove", State::Minor, format!("an old segment cannot be removed: {text}"));
+        }
+    }
+
+    pub(super) fn place(dir: &Path, names: &Arc<File>, files: &dyn Files) -> Place {
+        Place { dir: dir.to_owned(), names: Arc::clone(names), files: files.share() }
+    }
+}
+
+/// The segment of a serial.
+pub(super) fn find(segments: &mut VecDeque<Segment>, serial: u64) -> Option<&mut Segment> {
+    let index = segments.partition_point(|segment| segment.serial < serial);
+    segments.get_mut(index).filter(|segment| segment.serial == serial)
+}
+
+fn give_back(segments: &mut VecDeque<Segment>, freed: Freed) {
+    if let Some(segment) = find(segments, freed.segment) {
+        segment.give_back(freed);
+    }
+}
+
+/// For failures that no caller waits for: they are findings, too.
+fn report(doing: &str, result: Result<(), DiskError>) {
+    if let Err(error) = result {
+        tracing::error!(target: "dmqnode.journal", doing, %error, "the journal has failed");
+    }
+}
