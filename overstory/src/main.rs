@@ -16,7 +16,7 @@ struct Applet {
     run: Run,
 }
 
-const APPLETS: [Applet; 13] = [
+const APPLETS: [Applet; 15] = [
     Applet {
         name: "hypcontrol",
         about: "start, stop and watch the whole stack",
@@ -36,6 +36,8 @@ const APPLETS: [Applet; 13] = [
     Applet { name: "dhtdump", about: "dumps a dht node from beside it", run: overstory_dht::dhtdump::run },
     Applet { name: "dhtredist", about: "spreads records over dht nodes anew", run: overstory_dht::dhtredist::run },
     Applet { name: "tcmcli", about: "read, write and verify dump files of a dht", run: overstory_dht::tcmcli::run },
+    Applet { name: "dmqnode", about: "a queue node: queues in memory and on disk", run: overstory_dmq::dmqnode::run },
+    Applet { name: "queuenode", about: "a queue node: queues in memory alone", run: overstory_dmq::queuenode::run },
     Applet { name: "swarm", about: "read and write records of swarm nodes", run: overstory_tools::swarm::run },
     Applet { name: "overstory", about: "administration", run: overstory_tools::overstory_admin::run },
 ];

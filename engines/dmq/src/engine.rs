@@ -10,6 +10,7 @@ mod survey;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use overstory_node::commit::Commits;
 use overstory_node::engine::{Begun, Engine, LegacyStep, NeoRequest, Peer, Support, Unsettled};
@@ -21,25 +22,56 @@ pub use self::core::EngineSettings;
 pub use self::inspect::Watch;
 
 use self::core::{ACTIONS, Core};
+use crate::disk::DiskError;
+use crate::persistence::Persistence;
 use crate::store::Store;
 
 /// The engine of a queue node.
 pub struct DmqEngine {
     core: Rc<Core>,
     watch: RefCell<Watch>,
+    persistence: RefCell<Option<Persistence>>,
 }
 
 impl DmqEngine {
     /// Makes an engine of what was loaded. `commits` are those of a journal behind the store.
     #[must_use]
     pub fn new(store: Store, settings: EngineSettings, stats: Rc<NodeStats>, commits: Option<Rc<Commits>>) -> Self {
-        Self { core: Rc::new(Core::new(store, settings, stats, commits)), watch: RefCell::default() }
+        let core = Rc::new(Core::new(store, settings, stats, commits));
+        Self { core, watch: RefCell::default(), persistence: RefCell::default() }
     }
 
     /// The queues. Never borrowed across an `await`.
     #[must_use]
     pub fn store(&self) -> &RefCell<Store> {
         &self.core.store
+    }
+
+    /// Says where the queues are saved at the end; without, they are not.
+    pub fn set_persistence(&self, persistence: Persistence) {
+        self.persistence.replace(Some(persistence));
+    }
+
+    /// Looks at the queues; about once a second.
+    pub fn observe(&self, now: Instant) {
+        self.core.store.borrow_mut().observe(now);
+    }
+
+    /// Writes the index of the overflow, if there is one.
+    ///
+    /// # Errors
+    /// It, or the one before it, could not be written.
+    pub fn save_index(&self) -> Result<(), DiskError> {
+        self.persistence.borrow().as_ref().map_or(Ok(()), Persistence::save_index)
+    }
+
+    /// Saves everything, as the last thing; the connections are gone by then.
+    ///
+    /// # Errors
+    /// Names what could not be saved.
+    pub fn close(&self) -> anyhow::Result<()> {
+        let persistence = self.persistence.take();
+        persistence.map_or(Ok(()), |persistence| persistence.close(&mut self.core.store.borrow_mut()))
     }
 
     /// Says what is to be watched beside the queues.

@@ -4,10 +4,14 @@
 
 pub mod config;
 pub mod disk;
+pub mod dmqnode;
 pub mod dump;
 pub mod engine;
 pub mod journal;
 pub mod load;
 pub mod overflow;
+pub mod persistence;
+pub mod queuenode;
 pub mod ring;
+pub mod rq;
 pub mod store;

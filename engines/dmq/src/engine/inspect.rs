@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use overstory_model::State;
-use overstory_node::inspect::{ChannelTotals, Facts, Finding, Inspect, Totals};
+use overstory_node::inspect::{ChannelTotals, Facts, Finding, Gauge, Inspect, Totals};
 use overstory_node::stats::Fields;
 
 use super::DmqEngine;
@@ -135,6 +135,25 @@ impl Inspect for DmqEngine {
         store.disk_findings(findings);
     }
 
+    fn gauges(&self, gauges: &mut Vec<Gauge>) {
+        let watch = self.watch.borrow();
+        let survey = watch.survey.borrow();
+        let store = self.core.store.borrow();
+        let totals = store.totals();
+        let fullest = survey.picture.fullest.first().map_or(0.0, |(percent, _)| *percent);
+        for (name, help, value) in [
+            ("memory_records", "Records in memory.", totals.records_memory),
+            ("memory_bytes", "Bytes of the records in memory, 8 more each.", totals.bytes_memory),
+            ("overflow_records", "Records that are on disk only.", totals.records_overflow),
+            ("overflow_bytes", "Bytes of the records that are on disk only.", totals.bytes_overflow),
+            ("disk_bytes", "Bytes of the files behind the queues.", store.bytes_on_disk()),
+            ("consumers", "Consumers that have subscribed.", totals.consumers as u64),
+            ("fullest_percent", "How full the fullest queue is in memory, in percent.", whole(fullest)),
+        ] {
+            gauges.push(Gauge { name, help, value });
+        }
+    }
+
     fn console(&self, lines: &mut Vec<String>) {
         let watch = self.watch.borrow();
         let survey = watch.survey.borrow();
@@ -209,6 +228,12 @@ impl Fullest {
 /// A queue's name as the published node shows it: the default subscriber's queue as its channel.
 fn shown(name: &str) -> &str {
     name.strip_prefix('@').unwrap_or(name)
+}
+
+/// A percentage, rounded down.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+fn whole(percent: f64) -> u64 {
+    percent as u64
 }
 
 /// The worst level that is reached; levels are minor, major, critical.
