@@ -3,7 +3,9 @@
 //! Standard output has the data and nothing else, one record per line; what is to be said goes to standard error. Exit
 //! codes: 0 done, 1 failed, 2 wrong usage, 3 there is no such record.
 
+mod bulk;
 mod commands;
+mod dmq;
 mod input;
 mod output;
 #[cfg(test)]
@@ -40,6 +42,8 @@ struct Cli {
 enum System {
     /// A dht
     Dht(Dht),
+    /// Queues
+    Dmq(dmq::Dmq),
 }
 
 /// Reads and writes the records of a dht.
@@ -49,6 +53,15 @@ enum System {
 /// etc/secrets/dht.credentials, or etc/nodes/dht.legacy.nodes.
 #[derive(Debug, Args)]
 struct Dht {
+    #[command(flatten)]
+    nodes: Nodes,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which nodes, and how they are spoken with.
+#[derive(Debug, Args)]
+struct Nodes {
     /// File with the nodes, one `ip:port` per line, `#` begins a comment
     #[arg(long, value_name = "FILE", global = true)]
     nodes: Option<PathBuf>,
@@ -68,8 +81,6 @@ struct Dht {
     #[arg(long, value_name = "S", default_value_t = 10, global = true,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    #[command(subcommand)]
-    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -217,42 +228,45 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    let System::Dht(dht) = cli.system;
-    let config = match configure(&dht) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("swarm: {}", program::chain(error.as_ref()));
-            return ExitCode::from(USAGE);
-        }
+    let done = match cli.system {
+        System::Dht(dht) => configure(&dht.nodes, "dht", dht.nodes.legacy)
+            .map(|config| program::block_on(commands::run(config, &dht.command))),
+        System::Dmq(dmq) => configure(&dmq.nodes, &dmq.group, dmq.legacy())
+            .map(|config| program::block_on(dmq::run(config, &dmq.command))),
     };
-    match program::block_on(commands::run(config, &dht.command)) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("swarm: {}", program::chain(error.as_ref()));
-            ExitCode::from(if wrong_usage(&error) { USAGE } else { FAILED })
+    let (error, code) = match done {
+        Ok(Ok(code)) => return ExitCode::from(code),
+        Ok(Err(error)) => {
+            let code = if wrong_usage(&error) { USAGE } else { FAILED };
+            (error, code)
         }
-    }
+        Err(error) => (error, USAGE),
+    };
+    eprintln!("swarm: {}", program::chain(error.as_ref()));
+    ExitCode::from(code)
 }
 
 /// Whether an error is about what was asked for, and no node could do it.
 fn wrong_usage(error: &anyhow::Error) -> bool {
-    use overstory_client::Error::{BadChannelName, EmptyValue, OtherProtocolOnly};
+    use overstory_client::Error::{BadChannelName, EmptyValue, OtherProtocolOnly, TooManyChannels};
     let asked = error.downcast_ref::<overstory_client::Error>();
-    error.is::<input::BadInput>() || matches!(asked, Some(BadChannelName(_) | EmptyValue | OtherProtocolOnly { .. }))
+    let wrong =
+        |error: &_| matches!(error, BadChannelName(_) | EmptyValue | OtherProtocolOnly { .. } | TooManyChannels { .. });
+    error.is::<input::BadInput>() || asked.is_some_and(wrong)
 }
 
-/// What the flags say of nodes and protocol.
-fn configure(dht: &Dht) -> anyhow::Result<ClientConfig> {
+/// What the flags say of nodes and protocol; without nodes those of a group of this installation.
+fn configure(given: &Nodes, group: &str, legacy: bool) -> anyhow::Result<ClientConfig> {
     let mut nodes = Registry::new();
-    if let Some(file) = &dht.nodes {
+    if let Some(file) = &given.nodes {
         nodes.add_file(file)?;
     }
-    for node in &dht.node {
+    for node in &given.node {
         nodes.add(*node)?;
     }
     // Without any, those of this installation.
     let home = Home::find();
-    let ours = home.config_file(if dht.legacy { "nodes/dht.legacy.nodes" } else { "nodes/dht.nodes" });
+    let ours = home.config_file(&format!("nodes/{group}{}.nodes", if legacy { ".legacy" } else { "" }));
     let installed = nodes.is_empty() && ours.exists();
     if installed {
         nodes.add_file(&ours)?;
@@ -260,19 +274,19 @@ fn configure(dht: &Dht) -> anyhow::Result<ClientConfig> {
     if nodes.is_empty() {
         bail!("no nodes: give --nodes FILE or --node IP:PORT ({} is not there)", ours.display());
     }
-    let key_file = home.config_file("secrets/dht.credentials");
-    let credentials = dht.credentials.clone().or_else(|| (installed && !dht.legacy).then_some(key_file));
-    let timeout = Duration::from_secs(dht.timeout);
-    let config = match (&credentials, dht.legacy) {
-        (Some(file), _) => {
-            let identity = match &dht.name {
+    let key_file = home.config_file(&format!("secrets/{group}.credentials"));
+    let credentials = given.credentials.clone().or_else(|| (installed && !legacy).then_some(key_file));
+    let timeout = Duration::from_secs(given.timeout);
+    let config = match (&credentials, legacy) {
+        // One node of many can be asked too: a key that nobody has is refused by itself.
+        (_, true) => ClientConfig { protocol: Protocol::Legacy { gaps: true }, ..ClientConfig::legacy(nodes) },
+        (Some(file), false) => {
+            let identity = match &given.name {
                 Some(name) => Identity::from_node_file(file, name),
                 None => Identity::from_file(file),
             };
             ClientConfig::neo(nodes, identity.context("no credentials")?)
         }
-        // One node of many can be asked too: a key that nobody has is refused by itself.
-        (None, true) => ClientConfig { protocol: Protocol::Legacy { gaps: true }, ..ClientConfig::legacy(nodes) },
         (None, false) => bail!("give --credentials FILE for neo, or --legacy"),
     };
     Ok(ClientConfig { request_timeout: timeout, connect_timeout: timeout, patience: timeout, ..config })

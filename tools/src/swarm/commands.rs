@@ -1,30 +1,23 @@
 //! What each command does.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::io::{self, BufWriter, StdoutLock, Write as _};
 use std::net::SocketAddrV4;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use overstory_client::dht::{Answers, Change, Changes, Selection, Size};
-use overstory_client::{ClientConfig, DhtClient, Error};
+use overstory_client::{ClientConfig, DhtClient};
 use overstory_runtime::program;
 use overstory_swarm::key::{HashRange, Key};
-use tokio::sync::mpsc;
 
+use super::bulk::{self, Bulk};
 use super::input::{self, BadInput};
 use super::output::{self, Progress};
 use super::{Command, FAILED, Format, GetAll, NOT_FOUND, Put, Record};
 
-/// Records that failed in bulk are named up to this many.
-const NAMED_FAILURES: u64 = 10;
-/// Lines that wait to be sent.
-const LINES: usize = 1024;
-
-type Out = BufWriter<StdoutLock<'static>>;
+pub(super) type Out = BufWriter<StdoutLock<'static>>;
 
 /// Runs a command; gives the exit code.
 pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Result<u8> {
@@ -33,7 +26,7 @@ pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Resu
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let code = match command {
         Command::Get { record, format } => get(&client, record, *format, &mut out).await?,
-        Command::Put(put) if put.bulk => bulk(&client, put).await?,
+        Command::Put(put) if put.bulk => put_lines(&client, put).await?,
         Command::Put(put) => put_one(&client, put).await?,
         Command::Exists { record } => {
             let found = client.exists(&record.channel, key(record)?).await?;
@@ -93,7 +86,7 @@ pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Resu
 }
 
 /// Gives what the living nodes answered, names the others, and says whether there are such.
-fn living<T>(answers: Answers<T>) -> (Vec<(SocketAddrV4, T)>, u8) {
+pub(super) fn living<T>(answers: Answers<T>) -> (Vec<(SocketAddrV4, T)>, u8) {
     let (mut told, mut code) = (Vec::new(), 0);
     for (node, answer) in answers {
         match answer {
@@ -144,83 +137,17 @@ async fn put_one(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
 }
 
 /// Stores the records of standard input, many at a time.
-async fn bulk(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
-    if io::stdin().is_terminal() {
-        eprintln!("swarm: reading records from the terminal, one `key TAB value` per line");
-    }
-    let (tx, mut lines) = mpsc::channel(LINES);
-    let reader = tokio::task::spawn_blocking(move || -> io::Result<()> {
-        let mut input = io::stdin().lock();
-        while let Some(line) = input::line(&mut input)? {
-            if tx.blocking_send(line).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    });
-    let mut progress = Progress::new(false);
-    let mut running = FuturesUnordered::new();
-    let (mut number, mut failed, mut over) = (0u64, 0u64, false);
-    let mut fail = |number: u64, cause: &dyn std::fmt::Display, progress: &mut Progress| {
-        failed += 1;
-        if failed <= NAMED_FAILURES {
-            progress.clear();
-            eprintln!("swarm: line {number}: {cause}");
-        }
+async fn put_lines(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
+    let bulk = Bulk { in_flight: put.in_flight as usize, unit: "line", each: "`key TAB value`", done: "stored" };
+    let parse = |line: Vec<u8>| match line.as_slice() {
+        [] => Ok(None),
+        line => input::record(line, put.format, put.hash).map(Some),
     };
-    let mut hopeless = None;
-    while !over || !running.is_empty() {
-        tokio::select! {
-            line = lines.recv(), if !over && running.len() < put.in_flight as usize => {
-                let Some(line) = line else { over = true; continue };
-                number += 1;
-                if line.is_empty() {
-                    continue;
-                }
-                match input::record(&line, put.format, put.hash) {
-                    Ok((key, value)) => running.push(async move {
-                        let stored = client.put(&put.channel, key, &value).await;
-                        (number, value.len() as u64, stored)
-                    }),
-                    Err(error) => fail(number, &error, &mut progress),
-                }
-            }
-            Some((number, bytes, stored)) = running.next(), if !running.is_empty() => match stored {
-                Ok(()) => progress.add(1, bytes),
-                Err(error) => {
-                    fail(number, &error, &mut progress);
-                    // Nobody is there, or nobody wants this: the next million lines would not fare better.
-                    if is_hopeless(&error) {
-                        over = true;
-                        hopeless = Some(error);
-                    }
-                }
-            },
-        }
-    }
-    progress.clear();
-    // A reader that still waits for a line ends with the process.
-    if hopeless.is_none() {
-        reader.await.context("the reader ended")?.context("cannot read standard input")?;
-    }
-    let (stored, seconds) = (progress.records(), progress.elapsed().as_secs_f64());
-    let rate = if seconds > 0.0 { stored as f64 / seconds } else { 0.0 };
-    eprintln!("{stored} records stored, {failed} failed, {seconds:.1} s, {rate:.0} per second");
-    match hopeless {
-        Some(error) => Err(anyhow::Error::new(error).context(format!("gave up after line {number}"))),
-        None => Ok(if failed == 0 { 0 } else { FAILED }),
-    }
-}
-
-const fn is_hopeless(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Away { .. }
-            | Error::OwnerAway { .. }
-            | Error::Rejected { .. }
-            | Error::BadChannelName(_)
-            | Error::NotPermitted { .. }
-    )
+    let store = |(key, value): (Key, Vec<u8>)| async move {
+        let stored = client.put(&put.channel, key, &value).await;
+        (value.len() as u64, stored)
+    };
+    bulk::send_all(&bulk, |input| input::line(input), parse, store).await
 }
 
 async fn get_all(client: &DhtClient, all: &GetAll, out: &mut Out) -> anyhow::Result<u8> {

@@ -1,6 +1,6 @@
 //! Keys and records as people and scripts write them.
 
-use std::io::{self, BufRead, Read as _};
+use std::io::{self, BufRead, Read};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -23,10 +23,14 @@ pub(super) enum BadInput {
     Escape(String),
     #[error("no base64")]
     Base64,
-    #[error("a record is a JSON object with `key` and `value` or `base64`: {0}")]
+    #[error("a record is a JSON object with `key` (in a dht) and `value` or `base64`: {0}")]
     Json(String),
     #[error("more than {MAX_VALUE} bytes")]
     TooLong,
+    #[error("a record cannot be empty")]
+    Empty,
+    #[error("the input ends within a record")]
+    Cut,
 }
 
 /// Reads a key.
@@ -56,11 +60,50 @@ pub(super) fn value() -> anyhow::Result<Vec<u8>> {
 /// Reads the next line without its end; none at the end of the input.
 pub(super) fn line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
+    // Escaped, a byte takes four.
     let read = input.take(MAX_VALUE * 4).read_until(b'\n', &mut line)?;
     if line.last() == Some(&b'\n') {
         line.pop();
+    } else if read as u64 == MAX_VALUE * 4 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, BadInput::TooLong));
     }
     Ok((read > 0).then_some(line))
+}
+
+/// Reads the next record with its length in front, a little-endian u32; none at the end of the input.
+pub(super) fn frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut length = Vec::new();
+    input.by_ref().take(4).read_to_end(&mut length)?;
+    let length = match <[u8; 4]>::try_from(length.as_slice()) {
+        Ok(length) => u64::from(u32::from_le_bytes(length)),
+        Err(_) if length.is_empty() => return Ok(None),
+        Err(_) => return Err(wrong(BadInput::Cut)),
+    };
+    // What follows cannot be found any more.
+    if length > MAX_VALUE {
+        return Err(wrong(BadInput::TooLong));
+    }
+    let mut record = Vec::new();
+    input.by_ref().take(length).read_to_end(&mut record)?;
+    if (record.len() as u64) < length {
+        return Err(wrong(BadInput::Cut));
+    }
+    Ok(Some(record))
+}
+
+/// Reads a value without a key from a line.
+pub(super) fn value_of(line: Vec<u8>, format: Format) -> Result<Vec<u8>, BadInput> {
+    if format.json {
+        let record: JsonValue = serde_json::from_slice(&line).map_err(|error| BadInput::Json(error.to_string()))?;
+        return one_value(record.value, record.base64);
+    }
+    match (format.base64, format.raw) {
+        (true, _) => BASE64.decode(line).map_err(|_| BadInput::Base64),
+        (_, true) => Ok(line),
+        _ if line.contains(&b'\\') => unescape(&line),
+        _ => Ok(line),
+    }
 }
 
 /// Reads a record from a line.
@@ -98,12 +141,23 @@ fn json(line: &[u8], hash: bool) -> Result<(Key, Vec<u8>), BadInput> {
         serde_json::Value::String(text) => text,
         other => other.to_string(),
     };
-    let value = match (record.value, record.base64) {
-        (Some(value), None) => value.into_bytes(),
-        (None, Some(text)) => BASE64.decode(text).map_err(|_| BadInput::Base64)?,
-        _ => return Err(BadInput::Json("one of `value` and `base64` is needed".to_owned())),
-    };
+    let value = one_value(record.value, record.base64)?;
     Ok((key(&text, hash)?, value))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonValue {
+    value: Option<String>,
+    base64: Option<String>,
+}
+
+fn one_value(value: Option<String>, base64: Option<String>) -> Result<Vec<u8>, BadInput> {
+    match (value, base64) {
+        (Some(value), None) => Ok(value.into_bytes()),
+        (None, Some(text)) => BASE64.decode(text).map_err(|_| BadInput::Base64),
+        _ => Err(BadInput::Json("one of `value` and `base64` is needed".to_owned())),
+    }
 }
 
 /// Undoes [`super::output::escape`].

@@ -47,12 +47,8 @@ pub(super) fn record(
 
 /// Writes a single value: as it is, unless asked for otherwise.
 pub(super) fn value(out: &mut impl Write, format: Format, value: &[u8]) -> io::Result<()> {
-    if format.json {
-        let (name, text) = json_value(value);
-        return writeln!(out, "{}", json!({ name: text }));
-    }
-    if format.base64 {
-        return writeln!(out, "{}", BASE64.encode(value));
+    if format.json || format.base64 {
+        return line(out, format, value);
     }
     out.write_all(value)?;
     // The prompt shall not follow the value on its line.
@@ -60,6 +56,23 @@ pub(super) fn value(out: &mut impl Write, format: Format, value: &[u8]) -> io::R
         out.write_all(b"\n")?;
     }
     Ok(())
+}
+
+/// Writes a value as a line.
+pub(super) fn line(out: &mut impl Write, format: Format, value: &[u8]) -> io::Result<()> {
+    if format.json {
+        let (name, text) = json_value(value);
+        return writeln!(out, "{}", json!({ name: text }));
+    }
+    write_value(out, format, value)?;
+    out.write_all(b"\n")
+}
+
+/// Writes a value with its length in front, a little-endian u32.
+pub(super) fn frame(out: &mut impl Write, value: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(value)
 }
 
 fn json_value(value: &[u8]) -> (&'static str, String) {
