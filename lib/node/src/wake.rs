@@ -22,6 +22,13 @@ impl Waker {
         Self::default()
     }
 
+    /// One that tells whether it was used, for tests of engines.
+    #[must_use]
+    pub fn watched() -> (Self, Watch) {
+        let board = Rc::new(Board::default());
+        (Self::new(Rc::clone(&board), 0), Watch(board))
+    }
+
     /// Asks for the stream to be run. Calling it again before the stream ran costs nearly nothing.
     #[inline]
     pub fn wake(&self) {
@@ -39,6 +46,20 @@ impl Waker {
     #[inline]
     pub(crate) const fn point_at(&mut self, slot: usize) {
         self.slot = slot;
+    }
+}
+
+/// Sees what a [`Waker::watched`] does.
+#[derive(Debug)]
+pub struct Watch(Rc<Board>);
+
+impl Watch {
+    /// Whether it was woken since the last call.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        let woken = self.0.any();
+        self.0.drain(|_| ());
+        woken
     }
 }
 
