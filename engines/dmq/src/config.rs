@@ -6,7 +6,6 @@
 //! | ChannelSizeById | a channel's prefix = bytes | the size of the queues of those channels; no prefix may begin another |
 //! | Performance | no_delay | published, and accepted: neo always is without delay |
 //! | Overflow | write_index_ms | from one writing of the overflow's index to the next |
-//! | Stats | console_stats_enabled | published; the console is `[Server] console` here |
 //! | Queue | durability | `memory`, `overflow` or `journal` |
 //! | Queue | redeliver | whether a batch goes back whose consumer went away before it took it over |
 //! | Report | fullness_*, disk_free_*, wait_age_s | from where on it is a problem |
@@ -87,7 +86,6 @@ impl DmqSettings {
         server.number("cpu", -1, -1..=4095)?;
         server.number("size_limit", 0, 0..=u64::MAX)?;
         config.section("Performance").flag("no_delay", false)?;
-        config.section("Stats").flag("console_stats_enabled", false)?;
         let queue = config.section("Queue");
         let choices = [Durability::Memory, Durability::Overflow, Durability::Journal].map(|mode| (mode.name(), mode));
         let durability = queue.choice("durability", durability, &choices)?;
@@ -189,7 +187,7 @@ mod tests {
     #[test]
     fn all_keys_are_read() {
         let text = "cpu = -1\nsize_limit = 7\n[ChannelSizeById]\nsmall = 200\nlarge = 5000000000\n\
-            [Performance]\nno_delay = true\n[Overflow]\nwrite_index_ms = 1000\n[Stats]\nconsole_stats_enabled = true\n\
+            [Performance]\nno_delay = true\n[Overflow]\nwrite_index_ms = 1000\n\
             [Queue]\ndurability = journal\nredeliver = false\njournal_segment_bytes = 1048576\n\
             [Report]\nfullness_warning = 10\nfullness_major = 20\nfullness_critical = 30\ndisk_free_warning = 3\n\
             disk_free_major = 2\ndisk_free_critical = 1\nwait_age_s = 0\n";

@@ -182,7 +182,8 @@ impl ReportSection {
 /// What else makes a program operable: `[VERSION]`, `[PidLock]`, `[UNIX_SOCKET]`, and of `[Server]` what a tool has too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationSection {
-    /// Whether a terminal shows the live console (`[Server] console`).
+    /// Whether a terminal shows the live console (`[Server] console`, or `[Stats] console_stats_enabled` as published
+    /// for the dmq).
     pub console: bool,
     /// Where `/metrics`, `/healthz` and `/readyz` are (`[Server] admin`).
     pub admin: Option<SocketAddr>,
@@ -205,7 +206,7 @@ impl OperationSection {
         let octal = |text: &str| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
         let server = config.section("Server");
         Ok(Self {
-            console: server.flag("console", false)?,
+            console: server.flag("console", config.section("Stats").flag("console_stats_enabled", false)?)?,
             admin: server.parsed("admin", "ADDRESS:PORT", |text| text.parse().ok())?,
             version_log: config.section("VERSION").flag("default_version_log", true)?,
             pid_lock: config.section("PidLock").text("path").map(PathBuf::from),
