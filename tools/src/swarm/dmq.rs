@@ -53,8 +53,8 @@ pub(super) enum Command {
     /// Push one record per line of standard input without an answer for each, over all nodes in turn (legacy only)
     Produce {
         /// The channels
-        #[arg(value_name = "CHANNEL[,CHANNEL...]", value_delimiter = ',', required = true)]
-        channels: Vec<String>,
+        #[arg(value_name = "CHANNEL[,CHANNEL...]")]
+        channels: Channels,
         #[command(flatten)]
         records: Records,
     },
@@ -75,11 +75,27 @@ pub(super) enum Command {
     Stats,
 }
 
+/// Names with commas between them.
+#[derive(Debug, Clone)]
+pub(super) struct Channels(String);
+
+impl From<String> for Channels {
+    fn from(names: String) -> Self {
+        Self(names)
+    }
+}
+
+impl Channels {
+    fn names(&self) -> Vec<&str> {
+        self.0.split(',').collect()
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Push {
     /// The channels: a record goes to all of them or to none
-    #[arg(value_name = "CHANNEL[,CHANNEL...]", value_delimiter = ',', required = true)]
-    channels: Vec<String>,
+    #[arg(value_name = "CHANNEL[,CHANNEL...]")]
+    channels: Channels,
     /// The record, byte for byte; standard input has them if it is not given
     value: Option<OsString>,
     /// Records that are under way at a time. With more than 1, legacy does not keep their order; neo does, per node

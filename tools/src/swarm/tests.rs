@@ -60,3 +60,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn lines_and_frames_of_queues_are_told_from_each_other() {
+    let mut frames = Vec::new();
+    for record in [&b"a\n\0b"[..], b"", &[7; 300]] {
+        output::frame(&mut frames, record).unwrap();
+    }
+    assert!(frames.starts_with(b"\x04\0\0\0a\n\0b\0\0\0\0\x2c\x01\0\0"));
+    let mut input = &frames[..];
+    assert_eq!(input::frame(&mut input).unwrap().as_deref(), Some(&b"a\n\0b"[..]));
+    assert_eq!(input::frame(&mut input).unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(input::frame(&mut input).unwrap().map(|record| record.len()), Some(300));
+    assert_eq!(input::frame(&mut input).unwrap(), None);
+    for (wrong, what) in [
+        (&b"\x04\0\0"[..], "the input ends within a record"),
+        (b"\x04\0\0\0abc", "the input ends within a record"),
+        (b"\xff\xff\xff\xff", "more than 16777216 bytes"),
+    ] {
+        assert_eq!(input::frame(&mut &*wrong).unwrap_err().to_string(), what);
+    }
+    assert_eq!(input::value_of(b"a\\x00\\n".to_vec(), PLAIN), Ok(b"a\0\n".to_vec()));
+    assert_eq!(input::value_of(br#"{"value": "a"}"#.to_vec(), JSON), Ok(b"a".to_vec()));
+    assert!(input::value_of(br#"{"key": 1, "value": "a"}"#.to_vec(), JSON).is_err());
+    assert_eq!(input::value_of(b"\\x00".to_vec(), Format { raw: true, ..PLAIN }), Ok(b"\\x00".to_vec()));
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_of_a_queue_can_be_pushed_again(value: Vec<u8>) {
+        for format in [PLAIN, JSON, BASE64] {
+            let mut line = Vec::new();
+            output::line(&mut line, format, &value).unwrap();
+            prop_assert_eq!(line.pop(), Some(b'\n'));
+            prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+            prop_assert_eq!(input::value_of(line, format), Ok(value.clone()));
+        }
+    }
+}

@@ -9,7 +9,7 @@ use overstory_client::DmqClient;
 use overstory_runtime::program;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::{Push, Records};
+use super::{Channels, Push, Records};
 use crate::swarm::FAILED;
 use crate::swarm::bulk::{self, Bulk};
 use crate::swarm::commands::living;
@@ -17,7 +17,7 @@ use crate::swarm::input::{self, BadInput};
 
 /// Pushes one record, or those of standard input.
 pub(super) async fn push(client: &DmqClient, push: &Push) -> anyhow::Result<u8> {
-    let channels: Vec<&str> = push.channels.iter().map(String::as_str).collect();
+    let channels = push.channels.names();
     if let Some(value) = &push.value {
         client.push_multi(&channels, value.as_bytes()).await?;
         return Ok(0);
@@ -32,9 +32,8 @@ pub(super) async fn push(client: &DmqClient, push: &Push) -> anyhow::Result<u8> 
 }
 
 /// Streams the records of standard input; what the nodes have taken is known at the end.
-pub(super) async fn produce(client: &DmqClient, channels: &[String], format: Records) -> anyhow::Result<u8> {
-    let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-    let mut producer = client.produce(&channels)?;
+pub(super) async fn produce(client: &DmqClient, channels: &Channels, format: Records) -> anyhow::Result<u8> {
+    let mut producer = client.produce(&channels.names())?;
     let bulk = format.bulk();
     let mut records = bulk::records(&bulk, format.reader());
     let mut interrupted = pin!(program::interrupted());
