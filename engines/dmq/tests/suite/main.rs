@@ -1,0 +1,10 @@
+//! A queue node in this process, seen from its ports and its files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod defects;
+mod files;
+mod matrix;
+mod redelivery;
+mod rig;
+mod vectors;
