@@ -377,6 +377,9 @@ impl Queue {
 
     /// Releases what of a range is on disk.
     fn release(&self, range: Range<u64>, disk: &mut dyn Disk) -> Result<(), DiskError> {
+        if range.is_empty() {
+            return Ok(());
+        }
         let begin = self.runs.partition_point(|run| run.to <= range.start);
         for run in self.runs.range(begin..).take_while(|run| run.from < range.end) {
             let (from, to) = (range.start.max(run.from), range.end.min(run.to));
@@ -451,12 +454,14 @@ impl Queue {
     }
 
     /// Shows what has to be saved at the end of the node: the records in memory up to the last one that is nowhere else,
-    /// in pieces of whole records. Those behind it are on disk.
-    pub(super) fn unsaved<'a>(&'a self, visit: &mut dyn FnMut(&'a [u8])) -> Unsaved {
+    /// in pieces of whole records. Those behind it are on disk. From a disk that is told in order (`in_order`) those before
+    /// a finished one are saved, too: else that one would come back.
+    pub(super) fn unsaved<'a>(&'a self, in_order: bool, visit: &mut dyn FnMut(&'a [u8])) -> Unsaved {
         let ring = self.first..self.loaded();
         let batches = self.returned.iter().map(|(from, batch)| *from..*from + batch.records);
         let last = [ring].into_iter().chain(batches.rev()).find_map(|range| self.last_not_on_disk(range));
-        let Some(last) = last else { return Unsaved::default() };
+        let finished = self.finished.last_key_value().filter(|_| in_order).map(|(_, to)| to - 1);
+        let Some(last) = last.max(finished) else { return Unsaved::default() };
         let mut unsaved = Unsaved { to: last + 1, ..Unsaved::default() };
         for (_, batch) in self.returned.range(..=last) {
             unsaved.records += batch.records;

@@ -55,10 +55,11 @@ impl Store {
     /// # Errors
     /// [`ImportError::BadName`], or the disk does not take them.
     pub fn load(&mut self, name: &str, records: &[u8]) -> Result<(), ImportError> {
+        let parsed = QueueName::parse(name).ok_or(ImportError::BadName)?;
         if self.disk.as_ref().is_some_and(|disk| disk.keeps_all()) {
             return ring::records(records).try_for_each(|record| self.import(name, record));
         }
-        let key = self.home(QueueName::parse(name).ok_or(ImportError::BadName)?)?;
+        let key = self.home(parsed)?;
         if let Some(queue) = self.queues.get_mut(key) {
             queue.load(records);
         }
@@ -110,7 +111,8 @@ impl Store {
     /// Shows what of a queue has to be saved at the end, in pieces of whole records; returns how much it is.
     pub(crate) fn unsaved<'a>(&'a self, name: &str, visit: &mut dyn FnMut(&'a [u8])) -> Unsaved {
         let queue = self.find(name).and_then(|key| self.queues.get(key));
-        queue.map_or_else(Unsaved::default, |queue| queue.unsaved(visit))
+        let in_order = self.disk.as_ref().is_some_and(|disk| !disk.keeps_all());
+        queue.map_or_else(Unsaved::default, |queue| queue.unsaved(in_order, visit))
     }
 
     /// Removes what [`Self::unsaved`] showed, which is saved now.
