@@ -7,6 +7,8 @@ mod legacy;
 mod legacy_streams;
 mod neo;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
