@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::DiskError;
 use crate::load;
-use crate::rq::{HEADER, SUFFIX, Writer};
+use crate::rq::{Finished, HEADER, SUFFIX, Writer};
 use crate::store::{Store, Unsaved};
+
+/// Files up to which each is brought to the disk by itself.
+const FEW: usize = 32;
 
 /// Why a queue could not be dumped; its records are in memory still.
 #[derive(Debug, thiserror::Error)]
@@ -59,33 +62,41 @@ impl DumpReport {
 /// Dumps every queue that has records in memory only; one that fails does not stop the others. Consumers and producers
 /// are gone by then: what they gave back is in the queues.
 ///
-/// A file is written under a temporary name, brought to the disk and renamed; a file that is in its place already, because
-/// it could not be deleted at the start, goes to [`load::DAMAGED`]. An empty queue has no file.
+/// The files are written under temporary names and brought to the disk, then they are renamed; a file that is in the place
+/// of one already, because it could not be deleted at the start, goes to [`load::DAMAGED`]. An empty queue has no file.
 pub fn dump(dir: &Path, store: &mut Store) -> DumpReport {
     let mut report = DumpReport::default();
-    for name in store.queue_names() {
-        let unsaved = store.unsaved(&name, &mut |_| ());
-        if unsaved.records == 0 {
-            continue;
-        }
-        let path = dir.join(format!("{name}{SUFFIX}"));
-        let error = dump_queue(dir, &path, &name, store, unsaved).err();
-        let queue = name.to_string();
-        let (records, bytes) = (unsaved.records, HEADER + unsaved.bytes);
-        report.queues.push(QueueDump { queue, path, records, bytes, error });
-    }
-    if report.queues.is_empty() {
+    let mut names: Vec<_> =
+        store.queue_names().into_iter().map(|name| (store.unsaved(&name, &mut |_| ()), name)).collect();
+    names.retain(|(unsaved, _)| unsaved.records > 0);
+    if names.is_empty() {
         return report;
     }
-    // Only now the files have their names for good; until then the disk keeps what it has.
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    for queue in &mut report.queues {
-        if queue.error.is_some() {
-            continue;
-        }
-        if let Err(error) = &synced {
-            let source = io::Error::new(error.kind(), error.to_string());
-            queue.error = Some(DumpError { what: "sync the directory of", path: queue.path.clone(), source });
+    // Thousands of files are brought to the disk together, rather than one after the other. The directory is open before
+    // they are written: errors are told to those who were there.
+    let few = names.len() <= FEW;
+    let opened = File::open(dir);
+    let mut files = Vec::with_capacity(names.len());
+    for (unsaved, name) in names {
+        let path = dir.join(format!("{name}{SUFFIX}"));
+        files.push(write(dir, &path, &name, store, unsaved, few));
+        let (records, bytes) = (unsaved.records, HEADER + unsaved.bytes);
+        report.queues.push(QueueDump { queue: name.into(), path, records, bytes, error: None });
+    }
+    let together = |dir: &File| if few { Ok(()) } else { Ok(nix::unistd::syncfs(dir)?) };
+    let synced = opened.as_ref().map_err(again).and_then(together);
+    for (queue, file) in report.queues.iter_mut().zip(files) {
+        let placed = file.and_then(|file| {
+            synced.as_ref().map_err(again).map_err(failed("sync", &queue.path))?;
+            place(dir, &queue.path, file)
+        });
+        queue.error = placed.err();
+    }
+    // Only now the files have their names for good; until then the disk behind the store keeps what it has.
+    let synced = opened.and_then(|dir| dir.sync_all());
+    for queue in report.queues.iter_mut().filter(|queue| queue.error.is_none()) {
+        if let Err(error) = synced.as_ref().map_err(again) {
+            queue.error = Some(failed("sync the directory of", &queue.path)(error));
             continue;
         }
         let unsaved = store.unsaved(&queue.queue, &mut |_| ());
@@ -97,20 +108,41 @@ pub fn dump(dir: &Path, store: &mut Store) -> DumpReport {
     report
 }
 
-fn dump_queue(dir: &Path, path: &Path, name: &str, store: &Store, unsaved: Unsaved) -> Result<(), DumpError> {
-    let failed = |what| move |source| DumpError { what, path: path.to_owned(), source };
-    let mut writer = Writer::create(dir, name, unsaved.records, unsaved.bytes).map_err(failed("create"))?;
+/// Writes the file of a queue under its temporary name.
+fn write(
+    dir: &Path,
+    path: &Path,
+    name: &str,
+    store: &Store,
+    unsaved: Unsaved,
+    sync: bool,
+) -> Result<Finished, DumpError> {
+    let mut writer = Writer::create(dir, name, unsaved.records, unsaved.bytes).map_err(failed("create", path))?;
     let mut written = Ok(());
     store.unsaved(name, &mut |records| {
         if written.is_ok() {
             written = writer.write(records);
         }
     });
-    written.map_err(failed("write"))?;
+    written.and_then(|()| writer.finish(sync)).map_err(failed("write", path))
+}
+
+/// Gives a file its name.
+fn place(dir: &Path, path: &Path, file: Finished) -> Result<(), DumpError> {
     if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
-        load::move_away(dir, path).map_err(failed("move away"))?;
+        load::move_away(dir, path).map_err(failed("move away", path))?;
     }
-    writer.finish().map_err(failed("write"))
+    file.place().map_err(failed("rename", path))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DumpError {
+    let path = path.to_owned();
+    move |source| DumpError { what, path, source }
+}
+
+/// The same error, for another file.
+fn again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
 }
 
 #[cfg(test)]

@@ -204,9 +204,7 @@ fn whole(read: io::Result<()>) -> io::Result<bool> {
 #[derive(Debug)]
 pub struct Writer {
     output: BufWriter<File>,
-    path: PathBuf,
-    unfinished: PathBuf,
-    finished: bool,
+    file: Finished,
 }
 
 impl Writer {
@@ -220,7 +218,7 @@ impl Writer {
         let unfinished = dir.join(format!("{queue}{UNFINISHED_SUFFIX}"));
         let output = BufWriter::with_capacity(64 * 1024, File::create(&unfinished)?);
         let path = dir.join(format!("{queue}{SUFFIX}"));
-        let mut writer = Self { output, path, unfinished, finished: false };
+        let mut writer = Self { output, file: Finished { path, unfinished, placed: false } };
         writer.write(&records.to_le_bytes())?;
         writer.write(&bytes.to_le_bytes())?;
         Ok(writer)
@@ -234,22 +232,42 @@ impl Writer {
         self.output.write_all(records)
     }
 
-    /// Brings the file to the disk and puts it in its place; the directory is the caller's to bring there.
+    /// Ends the file; `sync` brings it to the disk, which is the caller's to do otherwise.
     ///
     /// # Errors
-    /// The disk is full or fails. What was in the place is untouched.
-    pub fn finish(mut self) -> io::Result<()> {
+    /// The disk is full or fails.
+    pub fn finish(mut self, sync: bool) -> io::Result<Finished> {
         self.output.flush()?;
-        self.output.get_ref().sync_all()?;
+        if sync {
+            self.output.get_ref().sync_all()?;
+        }
+        Ok(self.file)
+    }
+}
+
+/// A complete file under its temporary name; dropped before it is in its place, it leaves nothing.
+#[derive(Debug)]
+pub struct Finished {
+    path: PathBuf,
+    unfinished: PathBuf,
+    placed: bool,
+}
+
+impl Finished {
+    /// Puts the file, which is on the disk, in its place; the directory is the caller's to bring there.
+    ///
+    /// # Errors
+    /// It cannot be renamed. What was in the place is untouched.
+    pub fn place(mut self) -> io::Result<()> {
         std::fs::rename(&self.unfinished, &self.path)?;
-        self.finished = true;
+        self.placed = true;
         Ok(())
     }
 }
 
-impl Drop for Writer {
+impl Drop for Finished {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.placed {
             // It is of no use, and written over by the next one.
             let _left = std::fs::remove_file(&self.unfinished);
         }

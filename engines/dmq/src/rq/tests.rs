@@ -14,7 +14,7 @@ fn file_of(records: &[Vec<u8>]) -> Vec<u8> {
     }
     let mut writer = Writer::create(dir.path(), "sub@chan", records.len() as u64, body.len() as u64).unwrap();
     writer.write(&body).unwrap();
-    writer.finish().unwrap();
+    writer.finish(true).unwrap().place().unwrap();
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["sub@chan.rq"]);
     std::fs::read(dir.path().join("sub@chan.rq")).unwrap()
@@ -103,7 +103,7 @@ fn what_cannot_be_finished_leaves_nothing_and_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("chan.rq/inside")).unwrap();
     let writer = Writer::create(dir.path(), "chan", 0, 0).unwrap();
-    writer.finish().unwrap_err();
+    writer.finish(false).unwrap().place().unwrap_err();
     assert!(dir.path().join("chan.rq/inside").exists());
     assert!(!dir.path().join("chan.rq.tmp").exists());
     drop(Writer::create(dir.path(), "other", 0, 0).unwrap());
