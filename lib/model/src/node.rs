@@ -112,9 +112,9 @@ impl NodeStatus {
 /// The object, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeReport {
-    /// `dht`, `dhtdump`, …
+    /// `dht`, `dhtdump`, `dmq`, `queue`, …
     pub kind: String,
-    /// The nodes that share a hash space; the type if it does not say.
+    /// The nodes that clients use together, of a dht those that share a hash space; the type if it does not say.
     pub group: String,
     /// `dhtnode`, …
     pub program: Option<String>,
@@ -130,7 +130,7 @@ pub struct NodeReport {
     pub port: Option<u16>,
     /// The port of the neo protocol.
     pub neo_port: Option<u16>,
-    /// The part of the hash space that it keeps.
+    /// The part of the hash space that it keeps, of a type that shares one.
     pub range: Option<Span>,
     /// When it was started.
     pub started: Option<i64>,

@@ -2,89 +2,38 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
 use overstory_runtime::Home;
 use overstory_supervisor::Services;
 use overstory_supervisor::control::{Applied, Pace};
 use overstory_supervisor::readiness::ProbeContext;
-use overstory_swarm::key::HashRange;
 use tokio::time::Instant;
 
 use super::instance::layout::Plan;
 use super::instance::ports::{self, Addresses, Taken};
-use super::instance::ranges::{self, Range, Share};
-use super::instance::{self, ADMIN, DEFAULT_GROUP, Name, Place, files, journal, nodes_file};
+use super::instance::{self, ADMIN, Place, files, journal, nodes_file, ranges};
 use crate::service::text;
+use options::Wish;
+
+mod options;
+
+pub(super) use options::Command;
 
 /// How long `--start` waits until the node is ready; a large one goes on loading.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// The highest port of the legacy protocol: the neo protocol's must fit above it.
-const MAX_PORT: i64 = 65_435;
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// A node of the distributed hash table
-    Dht(Box<Dht>),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Dht {
-    /// Its name: the service is dht-NAME, its files are in srv/dht-NAME
-    name: Name,
-    /// Port of the legacy protocol, 21000 or the next free one if not given; the neo protocol has the port + 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_PORT))]
-    port: Option<u16>,
-    /// Port for metrics and health, 21200 or the next free one if not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    admin_port: Option<u16>,
-    /// The part of the hash space that it keeps, in hexadecimal digits; also: all, empty
-    #[arg(long, value_name = "MIN-MAX", conflicts_with = "share")]
-    range: Option<Range>,
-    /// The part I of N equal ones that it keeps
-    #[arg(long, value_name = "I/N")]
-    share: Option<Share>,
-    /// The nodes that share the hash space with it
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_GROUP)]
-    group: Name,
-    /// Address of the neo protocol
-    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
-    address: Ipv4Addr,
-    /// Address of the legacy protocol, which has no authentication
-    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
-    legacy_address: Ipv4Addr,
-    /// The most bytes of records, as in 1000000, 512K, 64M or 2G; 0 for no limit
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    size_limit: Option<u64>,
-    /// A process of its own, dhtdump-NAME, writes the records to the files
-    #[arg(long)]
-    dump_process: bool,
-    /// Seconds between two dumps; 0: only when it ends
-    #[arg(long, value_name = "S")]
-    dump_period: Option<u32>,
-    /// Accepts a range that another node of the group has a part of
-    #[arg(long)]
-    force: bool,
-    /// Starts it
-    #[arg(long)]
-    start: bool,
-}
 
 pub(super) async fn run(command: &Command, home: &Home, out: &mut impl Write) -> anyhow::Result<()> {
-    let Command::Dht(args) = command;
-    add(args, home, &Services::open(home.root()), out).await
+    add(&command.wish()?, home, &Services::open(home.root()), out).await
 }
 
-async fn add(args: &Dht, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
-    check(args)?;
+async fn add(wish: &Wish, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
     let _held = journal::begin(home, services, out).await?;
     // As it is now that nobody else adds anything.
     let services = &services.reloaded();
-    let plan = plan(args, home, services, out)?;
+    let plan = plan(wish, home, services, out)?;
     let made = Made::new(home, &plan);
     if let Err(error) = made.perform(services).await {
         return match made.undo(services).await {
@@ -92,54 +41,43 @@ async fn add(args: &Dht, home: &Home, services: &Services, out: &mut impl Write)
             Err(more) => Err(error.context(format!("and undoing it failed: {more:#}; run the command again"))),
         };
     }
-    describe(&plan, home, services, args.start, out)?;
-    if args.start { start(&plan, &services.reloaded(), out).await } else { Ok(()) }
+    describe(&plan, home, services, wish.start, out)?;
+    if wish.start { start(&plan, &services.reloaded(), out).await } else { Ok(()) }
 }
 
-fn check(args: &Dht) -> anyhow::Result<()> {
-    if args.dump_process && args.dump_period == Some(0) {
-        bail!("--dump-process with --dump-period 0 would never dump");
-    }
-    for (address, option) in [(args.address, "--address"), (args.legacy_address, "--legacy-address")] {
-        if address.is_broadcast() || address.is_multicast() {
-            bail!("{option}: {address} is no address to listen on");
-        }
-    }
-    Ok(())
-}
-
-fn plan(args: &Dht, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<Plan> {
-    let place = Place::new(home, args.name.clone());
+fn plan(wish: &Wish, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<Plan> {
+    let kind = wish.kind;
+    let place = Place::new(home, kind, wish.name.clone());
     instance::check_free(&place)?;
-    let program = home.bin_dir().join("dhtnode");
+    let program = home.bin_dir().join(kind.program);
     if !program.exists() {
-        bail!("{} is missing: install this version's package dht", program.display());
+        bail!("{} is missing: install this version's package {}", program.display(), kind.package);
     }
     let (others, problems) = instance::all(home)?;
     for problem in problems {
         writeln!(out, "warning: {problem}")?;
     }
-    let range = match (args.range, args.share) {
-        (Some(Range(range)), _) => range,
-        (None, Some(share)) => share.range(),
-        (None, None) => HashRange::FULL,
-    };
-    let group = args.group.to_string();
-    match ranges::check_overlap(range, &group, &others) {
-        Err(error) if args.force => writeln!(out, "warning: {error}")?,
-        other => other?,
+    // Its nodes files and its key are for the nodes of one protocol.
+    let group = wish.group.as_str();
+    if let Some(other) = others.iter().find(|other| other.group == group && other.place.kind != kind) {
+        bail!("the group {group} is that of {}, a node of another kind: choose another --group", other.place.service());
+    }
+    if let Some(range) = wish.range {
+        match ranges::check_overlap(range, group, &others) {
+            Err(error) if wish.force => writeln!(out, "warning: {error}")?,
+            other => other?,
+        }
     }
     let taken = Taken::find(home, &others, services.catalogue());
-    let addresses = Addresses { neo: args.address, legacy: args.legacy_address };
+    let addresses = Addresses { neo: wish.address, legacy: wish.legacy_address };
     Ok(Plan {
-        ports: ports::choose(args.port, args.admin_port, addresses, &taken)?,
-        group: args.group.clone(),
-        address: args.address,
-        legacy_address: args.legacy_address,
-        range,
-        size_limit: args.size_limit,
-        dump_process: args.dump_process,
-        dump_period_s: args.dump_period,
+        ports: ports::choose(kind, wish.ports, addresses, &taken)?,
+        group: wish.group.clone(),
+        address: wish.address,
+        legacy_address: wish.legacy_address,
+        range: wish.range,
+        settings: wish.settings.clone(),
+        dump: wish.dump.clone(),
         place,
     })
 }
@@ -182,7 +120,7 @@ impl<'a> Made<'a> {
     /// Has supervisord load the new programs and nothing else; one that does not run reads them when it starts.
     async fn load(&self, services: &Services) -> anyhow::Result<()> {
         let services = services.reloaded();
-        for name in self.services() {
+        for name in self.plan.services() {
             let service = services.catalogue().service(&name);
             let service = service.with_context(|| format!("{name} cannot be read back"))?;
             match services.supervisor().state().await {
@@ -201,16 +139,10 @@ impl<'a> Made<'a> {
         Ok(())
     }
 
-    fn services(&self) -> Vec<String> {
-        let place = &self.plan.place;
-        let dump = self.plan.dump_process.then(|| place.dump_service());
-        std::iter::once(place.service()).chain(dump).collect()
-    }
-
     async fn undo(&self, services: &Services) -> anyhow::Result<()> {
         let (home, place) = (self.home, &self.plan.place);
         files::remove_file(&place.program_file())?;
-        for name in self.services() {
+        for name in self.plan.services() {
             // What supervisord does not answer about cannot be loaded by it either when it reads its files again.
             let _ = services.forget(&name).await;
         }
@@ -222,27 +154,17 @@ impl<'a> Made<'a> {
     }
 }
 
-/// Reads a number of bytes; K, M and G stand for powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.char_indices().next_back() {
-        Some((at, 'K' | 'k')) => (text.get(..at).unwrap_or_default(), 1 << 10),
-        Some((at, 'M' | 'm')) => (text.get(..at).unwrap_or_default(), 1 << 20),
-        Some((at, 'G' | 'g')) => (text.get(..at).unwrap_or_default(), 1 << 30),
-        _ => (text, 1),
-    };
-    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    number.ok_or_else(|| "not a number of bytes such as 1000000, 512K, 64M or 2G".to_owned())
-}
-
 fn describe(plan: &Plan, home: &Home, services: &Services, starts: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let (place, group) = (&plan.place, plan.group.to_string());
     let shorten = |path: PathBuf| services.layout().shorten(&path).display().to_string();
     writeln!(out, "{} is added, its files are in {}", place.service(), place.dir().display())?;
     let credentials = shorten(nodes_file::credentials(home, &group));
-    writeln!(out, "  neo         {}:{}, as {ADMIN} with the key in {credentials}", plan.address, plan.ports.neo())?;
+    writeln!(out, "  neo         {}:{}, as {ADMIN} with the key in {credentials}", plan.address, plan.ports.neo)?;
     writeln!(out, "  legacy      {}:{}, no authentication", plan.legacy_address, plan.ports.legacy)?;
     writeln!(out, "  metrics     http://127.0.0.1:{}/metrics", plan.ports.admin)?;
-    writeln!(out, "  hash range  {}", plan.range)?;
+    if let Some(range) = plan.range {
+        writeln!(out, "  hash range  {range}")?;
+    }
     writeln!(out, "  nodes file  {}", shorten(nodes_file::neo(home, &group)))?;
     if !plan.legacy_address.is_loopback() {
         let address = plan.legacy_address;
@@ -261,8 +183,7 @@ fn describe(plan: &Plan, home: &Home, services: &Services, starts: bool, out: &m
 }
 
 async fn start(plan: &Plan, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
-    let dump = plan.dump_process.then(|| plan.place.dump_service());
-    for name in std::iter::once(plan.place.service()).chain(dump) {
+    for name in plan.services() {
         for outcome in services.start(&services.catalogue().resolve(&name)).await? {
             if let Err(failure) = &outcome.result {
                 eprint!("{}", text::failure(&outcome.name.to_string(), failure, services.layout()));

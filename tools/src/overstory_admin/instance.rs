@@ -1,7 +1,7 @@
 //! Instances: the nodes that `overstory add` sets up in a prefix, where their files are, and reading them back.
 //!
-//! An instance `NAME` of the dht is the directory `srv/dht-NAME` and the program file `etc/supervisord.d/dht-NAME.conf`.
-//! It exists when both are there ([`journal`] tells how that is all or nothing).
+//! An instance `NAME` of a [`Kind`] such as the dht is the directory `srv/dht-NAME` and the program file
+//! `etc/supervisord.d/dht-NAME.conf`. It exists when both are there ([`journal`] tells how that is all or nothing).
 
 use std::fmt;
 use std::fs;
@@ -12,12 +12,15 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use overstory_runtime::Home;
-use overstory_runtime::ini::{Dialect, Ini};
+use overstory_runtime::ini::{Dialect, Ini, Section};
 use overstory_swarm::key::HashRange;
+
+use kind::{Kind, NEO_OFFSET};
 
 pub(super) mod farewell;
 pub(super) mod files;
 pub(super) mod journal;
+pub(super) mod kind;
 pub(super) mod layout;
 pub(super) mod nodes_file;
 pub(super) mod ports;
@@ -27,8 +30,6 @@ pub(super) mod ranges;
 const MAX_INSTANCES: usize = 1000;
 /// The longest name of an instance or a group.
 const MAX_NAME: usize = 32;
-/// The group of instances that were not given another one.
-pub(super) const DEFAULT_GROUP: &str = "dht";
 /// The client whose key `add` makes.
 pub(super) const ADMIN: &str = "admin";
 
@@ -51,6 +52,12 @@ impl FromStr for Name {
     }
 }
 
+impl Name {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -61,22 +68,28 @@ impl fmt::Display for Name {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     prefix: PathBuf,
+    pub(super) kind: &'static Kind,
     pub(super) name: Name,
 }
 
 impl Place {
-    pub(super) fn new(home: &Home, name: Name) -> Self {
-        Self { prefix: home.root().to_owned(), name }
+    pub(super) fn new(home: &Home, kind: &'static Kind, name: Name) -> Self {
+        Self { prefix: home.root().to_owned(), kind, name }
     }
 
     /// The node's service.
     pub(super) fn service(&self) -> String {
-        format!("dht-{}", self.name)
+        self.kind.service(self.name.as_str())
     }
 
-    /// The service of its dump process.
-    pub(super) fn dump_service(&self) -> String {
-        format!("dhtdump-{}", self.name)
+    /// The service of its dump process, if nodes of its kind can have one.
+    pub(super) fn dump_service(&self) -> Option<String> {
+        self.kind.dump.as_ref().map(|dump| format!("{}-{}", dump.name, self.name))
+    }
+
+    /// The services that it can have, in the order in which they end.
+    pub(super) fn services(&self) -> Vec<String> {
+        self.dump_service().into_iter().chain([self.service()]).collect()
     }
 
     /// The instance's directory.
@@ -96,7 +109,7 @@ impl Place {
 
     /// What its programs wrote to their standard output.
     pub(super) fn output_logs(&self) -> Vec<PathBuf> {
-        let names = [self.service(), self.dump_service()].map(|name| format!("{name}.log"));
+        let names: Vec<_> = self.services().into_iter().map(|name| format!("{name}.log")).collect();
         let entries = fs::read_dir(self.prefix.join("var/log")).into_iter().flatten().flatten();
         let is_its = |file: &str| {
             let rest = names.iter().find_map(|name| file.strip_prefix(name.as_str()));
@@ -120,8 +133,10 @@ pub(super) struct Instance {
     pub(super) address: Ipv4Addr,
     pub(super) legacy_address: Ipv4Addr,
     pub(super) port: u16,
+    pub(super) neo_port: u16,
     pub(super) admin_port: Option<u16>,
-    pub(super) range: HashRange,
+    /// The part of the hash space that it keeps, if its kind has one.
+    pub(super) range: Option<HashRange>,
     pub(super) has_dump_process: bool,
     /// The name under which it reports itself.
     pub(super) reports_as: String,
@@ -130,6 +145,7 @@ pub(super) struct Instance {
 impl Instance {
     /// Reads one.
     pub(super) fn read(place: Place) -> anyhow::Result<Self> {
+        let kind = place.kind;
         let ini = Ini::read(&place.config(), Dialect::SWARM)?;
         let server = ini.section("Server").with_context(|| format!("{}: no [Server]", place.config().display()))?;
         let value = |key: &str| {
@@ -142,53 +158,86 @@ impl Instance {
             let digits = text.strip_prefix("0x").unwrap_or(text);
             u64::from_str_radix(digits, 16).with_context(|| wrong(key))
         };
-        let range = HashRange::new(limit("minval")?, limit("maxval")?).with_context(|| wrong("minval"))?;
+        let range = if kind.has_range {
+            Some(HashRange::new(limit("minval")?, limit("maxval")?).with_context(|| wrong("minval"))?)
+        } else {
+            None
+        };
         let address: Ipv4Addr = value("address")?.parse().with_context(|| wrong("address"))?;
         let legacy_address = server.get("legacy_address").map_or(Ok(Ipv4Addr::LOCALHOST), |a| a.trim().parse());
-        let admin = server.get("admin").and_then(|a| a.trim().rsplit_once(':')?.1.parse().ok());
+        let port = value("port")?.parse().with_context(|| wrong("port"))?;
+        let neo_key = kind.neo_key.unwrap_or("port");
+        value(neo_key)?;
         let programs = Ini::read(&place.program_file(), Dialect::SUPERVISORD)?;
         let program = programs.section(&format!("program:{}", place.service()));
-        let group = program.and_then(|section| section.get("hyp_group")).map_or(DEFAULT_GROUP, str::trim);
+        let group = program.and_then(|section| section.get("hyp_group"));
+        let dump = place.dump_service().map(|name| format!("program:{name}"));
         Ok(Self {
-            group: group.to_owned(),
+            group: group.map_or_else(|| kind.default_group(place.name.as_str()), str::trim).to_owned(),
             address,
             legacy_address: legacy_address.with_context(|| wrong("legacy_address"))?,
-            port: value("port")?.parse().with_context(|| wrong("port"))?,
-            admin_port: admin,
+            port,
+            neo_port: neo_port(kind, server, port).with_context(|| wrong(neo_key))?,
+            admin_port: admin_port(server),
             range,
             reports_as: ini
                 .section("Report")
                 .and_then(|report| report.get("instance"))
                 .map_or_else(|| place.service(), |name| name.trim().to_owned()),
-            has_dump_process: programs.section(&format!("program:{}", place.dump_service())).is_some(),
+            has_dump_process: dump.is_some_and(|section| programs.section(&section).is_some()),
             place,
         })
     }
 
     /// The ports that it takes.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
-        [Some(self.port), self.port.checked_add(layout::NEO_OFFSET), self.admin_port].into_iter().flatten()
+        [Some(self.port), Some(self.neo_port), self.admin_port].into_iter().flatten()
     }
 }
 
-/// The names of the instances of a prefix, in order, whatever state they are in.
-pub(super) fn names(prefix: &Path) -> io::Result<Vec<Name>> {
+/// The port of the neo protocol, as a configuration has it.
+fn neo_port(kind: &Kind, server: &Section, port: u16) -> Option<u16> {
+    match kind.neo_key {
+        Some(key) => server.get(key)?.trim().parse().ok(),
+        None => port.checked_add(NEO_OFFSET),
+    }
+}
+
+fn admin_port(server: &Section) -> Option<u16> {
+    server.get("admin")?.trim().rsplit_once(':')?.1.parse().ok()
+}
+
+/// The ports that a configuration names, as far as they can be read.
+pub(super) fn ports_in(config: &Path, kind: &Kind) -> Vec<u16> {
+    let Ok(ini) = Ini::read(config, Dialect::SWARM) else { return Vec::new() };
+    let Some(server) = ini.section("Server") else { return Vec::new() };
+    let port = server.get("port").and_then(|port| port.trim().parse().ok());
+    let neo = port.and_then(|port| neo_port(kind, server, port));
+    [port, neo, admin_port(server)].into_iter().flatten().collect()
+}
+
+/// The kinds and names of the instances of a prefix, in order, whatever state they are in.
+pub(super) fn names(prefix: &Path) -> io::Result<Vec<(&'static Kind, Name)>> {
     let entries = match fs::read_dir(srv(prefix)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let named = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("dht-")?.parse().ok();
-    let mut names: Vec<Name> = entries.flatten().filter_map(named).take(MAX_INSTANCES).collect();
-    names.sort();
+    let named = |entry: fs::DirEntry| {
+        let file = entry.file_name();
+        let (kind, name) = Kind::of(file.to_str()?)?;
+        Some((kind, name.parse().ok()?))
+    };
+    let mut names: Vec<(&Kind, Name)> = entries.flatten().filter_map(named).take(MAX_INSTANCES).collect();
+    names.sort_by(|(kind, name), (other, another)| (kind.name, name).cmp(&(other.name, another)));
     Ok(names)
 }
 
 /// Every instance that exists, and what is wrong with those that cannot be read.
 pub(super) fn all(home: &Home) -> anyhow::Result<(Vec<Instance>, Vec<String>)> {
     let (mut instances, mut problems) = (Vec::new(), Vec::new());
-    for name in names(home.root()).with_context(|| srv(home.root()).display().to_string())? {
-        let place = Place::new(home, name);
+    for (kind, name) in names(home.root()).with_context(|| srv(home.root()).display().to_string())? {
+        let place = Place::new(home, kind, name);
         if !place.program_file().exists() {
             if journal::is_under_way(&place.dir()) {
                 continue;
@@ -205,10 +254,10 @@ pub(super) fn all(home: &Home) -> anyhow::Result<(Vec<Instance>, Vec<String>)> {
     Ok((instances, problems))
 }
 
-/// The ranges of the instances of a group.
+/// The ranges of the instances of a group, of those that have one.
 pub(super) fn ranges_of(instances: &[Instance], group: &str) -> Vec<(String, HashRange)> {
     let of_group = instances.iter().filter(|instance| instance.group == group);
-    of_group.map(|instance| (instance.place.service(), instance.range)).collect()
+    of_group.filter_map(|instance| Some((instance.place.service(), instance.range?))).collect()
 }
 
 /// Refuses a name that is taken.

@@ -6,7 +6,6 @@ use overstory_runtime::Home;
 use overstory_supervisor::Services;
 use serde_json::json;
 
-use super::instance::layout::NEO_OFFSET;
 use super::instance::{self, Instance, ranges};
 
 #[derive(Debug, clap::Args)]
@@ -28,12 +27,12 @@ async fn list(args: &Args, home: &Home, services: &Services, out: &mut impl Writ
     }
     if args.json {
         for (instance, state) in instances.iter().zip(states) {
-            let (min, max) = (instance.range.min(), instance.range.max());
+            let limit = |limit: u64| format!("{limit:#018x}");
+            let range = instance.range.map(|range| json!({"min": limit(range.min()), "max": limit(range.max())}));
             let line = json!({
-                "instance": instance.place.service(), "type": "dht", "group": instance.group, "state": state,
+                "instance": instance.place.service(), "type": instance.place.kind.name, "group": instance.group, "state": state,
                 "address": instance.address, "legacy_address": instance.legacy_address, "port": instance.port,
-                "neo_port": instance.port.saturating_add(NEO_OFFSET), "admin_port": instance.admin_port,
-                "range": {"min": format!("{min:#018x}"), "max": format!("{max:#018x}")},
+                "neo_port": instance.neo_port, "admin_port": instance.admin_port, "range": range,
                 "dump_process": instance.has_dump_process, "directory": instance.place.dir(),
             });
             writeln!(out, "{line}")?;
@@ -43,15 +42,19 @@ async fn list(args: &Args, home: &Home, services: &Services, out: &mut impl Writ
         for (instance, state) in instances.iter().zip(states) {
             let admin = instance.admin_port.map_or_else(|| "none".to_owned(), |port| port.to_string());
             let dump = if instance.has_dump_process { ", dump process" } else { "" };
-            let neo = instance.port.saturating_add(NEO_OFFSET);
+            let range = match instance.range {
+                Some(range) if range.is_empty() => "no hash range, ".to_owned(),
+                Some(range) => format!("{range}, "),
+                None => String::new(),
+            };
             writeln!(
                 out,
-                "{:width$}  {state:<9} {}:{neo}, legacy {}:{}, admin {admin}, {}, group {}{dump}",
+                "{:width$}  {state:<9} {}:{}, legacy {}:{}, admin {admin}, {range}group {}{dump}",
                 instance.place.service(),
                 instance.address,
+                instance.neo_port,
                 instance.legacy_address,
                 instance.port,
-                if instance.range.is_empty() { "no hash range".to_owned() } else { instance.range.to_string() },
                 instance.group,
             )?;
         }

@@ -13,16 +13,31 @@ use overstory_supervisor::services::Done;
 use crate::service::text;
 
 use super::instance::journal::{self, Data};
-use super::instance::{self, DEFAULT_GROUP, Instance, Name, Place, farewell, files, nodes_file};
+use super::instance::kind::{DHT, DMQ, KINDS, Kind, QUEUE};
+use super::instance::{self, Instance, Name, Place, farewell, files, nodes_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// A node of the distributed hash table
-    Dht(Dht),
+    Dht(Removal),
+    /// A node of the message queue
+    Dmq(Removal),
+    /// A node of a queue in memory
+    Queue(Removal),
+}
+
+impl Command {
+    const fn parts(&self) -> (&'static Kind, &Removal) {
+        match self {
+            Self::Dht(args) => (&DHT, args),
+            Self::Dmq(args) => (&DMQ, args),
+            Self::Queue(args) => (&QUEUE, args),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Dht {
+pub(super) struct Removal {
     /// Its name
     name: Name,
     /// Moves its directory to srv/removed (this is what happens anyway)
@@ -37,28 +52,30 @@ pub(super) struct Dht {
 }
 
 pub(super) async fn run(command: &Command, home: &Home, out: &mut impl Write) -> anyhow::Result<()> {
-    let Command::Dht(args) = command;
-    remove(args, home, &Services::open(home.root()), out).await
+    remove(command, home, &Services::open(home.root()), out).await
 }
 
-async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
+async fn remove(command: &Command, home: &Home, services: &Services, out: &mut impl Write) -> anyhow::Result<()> {
+    let (kind, args) = command.parts();
     let data = if args.purge { Data::Purged } else { Data::Kept };
     let _held = journal::begin(home, services, out).await?;
-    let place = Place::new(home, args.name.clone());
+    let place = Place::new(home, kind, args.name.clone());
     let (dir, file) = (place.dir(), place.program_file());
     if !dir.exists() && !file.exists() {
-        let names: Vec<_> = instance::names(home.root())?.iter().map(ToString::to_string).collect();
+        let names = instance::names(home.root())?.into_iter().filter(|(other, _)| *other == kind);
+        let names: Vec<_> = names.map(|(_, name)| name.to_string()).collect();
         let known =
             if names.is_empty() { "there is none".to_owned() } else { format!("there are: {}", names.join(", ")) };
-        bail!("there is no dht {}; {known}", place.name);
+        bail!("there is no {} {}; {known}", kind.name, place.name);
     }
     // A broken instance can be removed, too.
     let (group, names) = match Instance::read(place.clone()) {
         Ok(instance) => {
-            let dump = instance.has_dump_process.then(|| ("dhtdump", place.dump_service()));
-            (instance.group, std::iter::once(("dht", instance.reports_as)).chain(dump).collect())
+            let dump = kind.dump.as_ref().filter(|_| instance.has_dump_process);
+            let dump = dump.and_then(|dump| Some((dump.name, place.dump_service()?)));
+            (instance.group, std::iter::once((kind.name, instance.reports_as)).chain(dump).collect())
         }
-        Err(_) => (DEFAULT_GROUP.to_owned(), vec![("dht", place.service())]),
+        Err(_) => (kind.default_group(place.name.as_str()).to_owned(), vec![(kind.name, place.service())]),
     };
     let services = services.reloaded();
     stop(&place, &services, args.force || args.purge, out).await?;
@@ -88,7 +105,7 @@ async fn remove(args: &Dht, home: &Home, services: &Services, out: &mut impl Wri
 /// Stops the dump process, then the node, which writes its records. One that did not end well, now or the last time, may
 /// not have written them: it stays, unless that does not matter (`anyhow`).
 async fn stop(place: &Place, services: &Services, anyhow: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    for name in [place.dump_service(), place.service()] {
+    for name in place.services() {
         for outcome in services.stop(&services.catalogue().resolve(&name)).await? {
             let result = match (outcome.result, services.catalogue().process(&outcome.name)) {
                 (Ok(Done::AlreadyStopped), Some(process)) => {
@@ -127,7 +144,7 @@ async fn unload(place: &Place, services: &Services) -> anyhow::Result<()> {
     let text = fs::read_to_string(&file);
     files::remove_file(&file).with_context(|| file.display().to_string())?;
     files::sync_parent(&file)?;
-    for name in [place.dump_service(), place.service()] {
+    for name in place.services() {
         if let Err(error) = services.forget(&name).await {
             if let Ok(text) = text {
                 files::replace(&file, &text, 0o644)?;
@@ -146,7 +163,8 @@ fn user_of(dir: &Path) -> Option<u32> {
     let is_ours = |pid: &u32| {
         let executable = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let name = executable.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        ["overstory", "dhtnode", "dhtdump"].iter().any(|program| name.starts_with(program))
+        let mut programs = KINDS.iter().flat_map(|kind| kind.programs()).chain(["overstory"]);
+        programs.any(|program| name.starts_with(program))
     };
     let pids =
         fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

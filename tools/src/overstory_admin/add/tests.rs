@@ -7,6 +7,8 @@ use overstory_supervisor::fake::{FakeProgram, FakeSupervisor};
 use overstory_supervisor::{Catalogue, Layout, Supervisor as _};
 
 use super::*;
+use crate::overstory_admin::instance::Instance;
+use crate::overstory_admin::instance::kind::{DHT, KINDS, QUEUE};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -27,7 +29,9 @@ pub(in crate::overstory_admin) fn bench(files: &[&str]) -> Bench {
     for folder in ["bin", "etc/supervisord.d", "etc/secrets", "var/run", "var/log"] {
         fs::create_dir_all(dir.path().join(folder)).unwrap();
     }
-    fs::write(dir.path().join("bin/dhtnode"), "").unwrap();
+    for kind in KINDS {
+        fs::write(dir.path().join("bin").join(kind.program), "").unwrap();
+    }
     let fake = Arc::new(FakeSupervisor::new(vec![FakeProgram::new("web")]));
     let programs = std::iter::once(&"web").chain(files).map(|name| FakeProgram::new(name)).collect();
     fake.write_files(programs);
@@ -37,7 +41,13 @@ pub(in crate::overstory_admin) fn bench(files: &[&str]) -> Bench {
 }
 
 impl Bench {
-    pub(in crate::overstory_admin) async fn add(&self, line: &str) -> Result<String, String> {
+    /// Adds an instance of the dht.
+    async fn add(&self, line: &str) -> Result<String, String> {
+        self.add_any(&format!("dht {line}")).await
+    }
+
+    /// Adds an instance; the line begins with its kind.
+    pub(in crate::overstory_admin) async fn add_any(&self, line: &str) -> Result<String, String> {
         add_to(&self.home, &self.services, line).await
     }
 
@@ -67,11 +77,15 @@ impl Bench {
     }
 }
 
+fn wish(line: &str) -> Result<Wish, String> {
+    let line = Line::try_parse_from(format!("add {line}").split_ascii_whitespace());
+    line.map_err(|error| error.to_string())?.command.wish().map_err(|error| format!("{error:#}"))
+}
+
 pub(in crate::overstory_admin) async fn add_to(home: &Home, services: &Services, line: &str) -> Result<String, String> {
-    let line = Line::try_parse_from(format!("add dht {line}").split_ascii_whitespace());
-    let Command::Dht(args) = line.map_err(|error| error.to_string())?.command;
+    let wish = wish(line)?;
     let mut out = Vec::new();
-    match add(&args, home, services, &mut out).await {
+    match add(&wish, home, services, &mut out).await {
         Ok(()) => Ok(String::from_utf8(out).unwrap()),
         Err(error) => Err(format!("{error:#}")),
     }
@@ -142,7 +156,8 @@ async fn what_does_not_fit_is_refused_and_leaves_nothing() {
         ("b --share 3/2".to_owned(), "a share is I/N".to_owned()),
         ("b --range 2-1".to_owned(), "above its maximum".to_owned()),
         ("b --range all --share 1/2".to_owned(), "cannot be used with".to_owned()),
-        ("b --port 65436".to_owned(), "65436 is not in 1..=65435".to_owned()),
+        ("b --share 2/2 --port 65436".to_owned(), "--port 65436: there is no port + 100".to_owned()),
+        ("b --share 2/2 --neo-port 21500".to_owned(), "unexpected argument".to_owned()),
     ] {
         let error = bench.add(&line).await.unwrap_err();
         assert!(error.contains(&expected), "{line}: {error}");
@@ -182,7 +197,7 @@ async fn a_supervisor_that_refuses_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_directory_that_cannot_be_written_leaves_nothing_behind() {
     let bench = bench(&["dht-a"]);
-    let place = Place::new(&bench.home, "a".parse().unwrap());
+    let place = Place::new(&bench.home, &DHT, "a".parse().unwrap());
     // What stands in the way is met after everything else was made.
     fs::write(bench.dir.path().join("etc/nodes"), "in the way").unwrap();
     let error = bench.add("a").await.unwrap_err();
@@ -197,36 +212,65 @@ async fn a_directory_that_cannot_be_written_leaves_nothing_behind() {
 /// The states in which a command that was killed leaves the prefix, made with the steps of the command itself.
 #[tokio::test]
 async fn an_addition_that_was_killed_is_undone_or_finished_by_the_next_command() {
-    let bench = bench(&["dht-a", "dht-b"]);
-    let args = Line::try_parse_from(["add", "dht", "a", "--share", "1/2"]).unwrap();
-    let Command::Dht(args) = args.command;
-    let plan = plan(&args, &bench.home, &bench.services, &mut Vec::new()).unwrap();
-    let (staging, dir) = (journal::staging(&bench.home, &plan.place), plan.place.dir());
+    for kind in KINDS {
+        let (one, two) = (kind.service("a"), kind.service("b"));
+        let bench = bench(&[&one, &two]);
+        let options = |name: &str, share: &str| match kind.has_range {
+            true => format!("{} {name} --share {share}", kind.name),
+            false => format!("{} {name}", kind.name),
+        };
+        let plan = wish(&options("a", "1/2")).unwrap();
+        let plan = plan_of(&plan, &bench);
+        let (staging, dir) = (journal::staging(&bench.home, &plan.place), plan.place.dir());
+        fs::create_dir_all(instance::srv(bench.dir.path())).unwrap();
+
+        // While the directory was written.
+        plan.write_dir(&bench.home, &staging, "00").unwrap();
+        let told = bench.add_any(&options("b", "2/2")).await.unwrap();
+        assert!(told.starts_with(&format!("{two} is added")), "{told}");
+        assert!(!staging.exists());
+        let there = format!("there is a {two} already");
+
+        // Before the program file: nothing can have run.
+        plan.write_dir(&bench.home, &staging, "00").unwrap();
+        journal::mark_adding(&staging).unwrap();
+        fs::rename(&staging, &dir).unwrap();
+        assert_eq!(instance::all(&bench.home).unwrap().0.len(), 1);
+        let error = bench.add_any(&options("b", "2/2")).await.unwrap_err();
+        assert!(error.contains(&there), "{error}");
+        assert!(!dir.exists());
+
+        // After it: it is complete but for the mark.
+        plan.write_dir(&bench.home, &dir, "00").unwrap();
+        journal::mark_adding(&dir).unwrap();
+        fs::write(plan.place.program_file(), plan.program_file()).unwrap();
+        let error = bench.add_any(&options("b", "2/2")).await.unwrap_err();
+        assert!(error.contains(&there), "{error}");
+        assert!(dir.exists() && !journal::is_under_way(&dir));
+        assert_eq!(instance::all(&bench.home).unwrap().0.len(), 2);
+    }
+}
+
+fn plan_of(wish: &Wish, bench: &Bench) -> Plan {
+    plan(wish, &bench.home, &bench.services, &mut Vec::new()).unwrap()
+}
+
+/// What a killed command of one kind left is finished by that of another.
+#[tokio::test]
+async fn additions_of_all_kinds_that_were_killed_are_undone_at_once() {
+    let bench = bench(&["queue-b"]);
     fs::create_dir_all(instance::srv(bench.dir.path())).unwrap();
-
-    // While the directory was written.
-    plan.write_dir(&bench.home, &staging, "00").unwrap();
-    let told = bench.add("b --share 2/2").await.unwrap();
-    assert!(told.starts_with("dht-b is added"), "{told}");
-    assert!(!staging.exists());
-
-    // Before the program file: nothing can have run.
-    plan.write_dir(&bench.home, &staging, "00").unwrap();
-    journal::mark_adding(&staging).unwrap();
-    fs::rename(&staging, &dir).unwrap();
-    assert_eq!(instance::all(&bench.home).unwrap().0.len(), 1);
-    let error = bench.add("b").await.unwrap_err();
-    assert!(error.contains("there is a dht-b already"), "{error}");
-    assert!(!dir.exists());
-
-    // After it: it is complete but for the mark.
-    plan.write_dir(&bench.home, &dir, "00").unwrap();
-    journal::mark_adding(&dir).unwrap();
-    fs::write(plan.place.program_file(), plan.program_file()).unwrap();
-    let error = bench.add("b").await.unwrap_err();
-    assert!(error.contains("there is a dht-b already"), "{error}");
-    assert!(dir.exists() && !journal::is_under_way(&dir));
-    assert_eq!(instance::all(&bench.home).unwrap().0.len(), 2);
+    for kind in KINDS {
+        let plan = plan_of(&wish(&format!("{} a", kind.name)).unwrap(), &bench);
+        plan.write_dir(&bench.home, &plan.place.dir(), "00").unwrap();
+        journal::mark_adding(&plan.place.dir()).unwrap();
+    }
+    let told = bench.add_any("queue b").await.unwrap();
+    for service in ["dht-a", "dmq-a", "queue-a"] {
+        assert!(told.contains(&format!("{service}: its addition was interrupted and is undone\n")), "{told}");
+    }
+    let names: Vec<_> = instance::names(bench.dir.path()).unwrap();
+    assert_eq!(names, [(&QUEUE, "b".parse().unwrap())]);
 }
 
 #[tokio::test]
@@ -244,12 +288,83 @@ async fn two_at_once_wait_for_each_other() {
     }
 }
 
-#[test]
-fn a_limit_may_have_a_unit() {
-    for (text, expected) in [("0", 0), ("1000", 1000), ("512K", 512 << 10), ("10M", 10 << 20), ("2g", 2 << 30)] {
-        assert_eq!(bytes(text), Ok(expected), "{text}");
+#[tokio::test]
+async fn instances_of_all_kinds_have_names_ports_and_groups_of_their_own() {
+    let bench = bench(&["dht-a", "dmq-a", "dmq-b", "queue-a", "queue-b"]);
+    for line in ["queue a", "dmq a", "dht a", "dmq b", "queue b"] {
+        let told = bench.add_any(line).await.unwrap();
+        assert!(!told.contains("warning"), "{told}");
+        assert_eq!(told.contains("hash range"), line.starts_with("dht"), "{told}");
     }
-    for text in ["", "M", "-1", "1T", "10MB", "1.5G", "99999999999999999G", "5\u{e9}"] {
-        assert!(bytes(text).is_err(), "{text}");
+    let (instances, problems) = instance::all(&bench.home).unwrap();
+    assert_eq!(problems, [""; 0]);
+    let of = |i: &Instance| (i.place.service(), i.group.clone());
+    let found: Vec<_> = instances.iter().map(of).collect();
+    let expected = [("dht-a", "dht"), ("dmq-a", "dmq"), ("dmq-b", "dmq"), ("queue-a", "a"), ("queue-b", "b")];
+    assert_eq!(found, expected.map(|(service, group)| (service.to_owned(), group.to_owned())));
+    for instance in &instances {
+        let (kind, service) = (instance.place.kind, instance.place.service());
+        assert!(instance.port >= kind.first_port && instance.port < kind.first_port + 100, "{service}");
+        assert_eq!(instance.neo_port, instance.port + 100, "{service}");
+        assert_eq!(instance.range.is_some(), kind.has_range, "{service}");
+        assert_eq!(bench.dir.path().join("srv").join(&service).join("backup-data").exists(), *kind == DHT);
+        let nodes = bench.read(&format!("etc/nodes/{}.nodes", instance.group));
+        assert!(nodes.contains(&format!("127.0.0.1:{} # {service}\n", instance.neo_port)), "{nodes}");
+        let legacy = bench.read(&format!("etc/nodes/{}.legacy.nodes", instance.group));
+        assert!(legacy.contains(&format!("127.0.0.1:{} # {service}\n", instance.port)), "{legacy}");
+        let key = bench.read(&format!("etc/secrets/{}.credentials", instance.group));
+        assert_eq!(bench.read(&format!("srv/{service}/etc/credentials")), key);
+        let config = bench.read(&format!("srv/{service}/etc/config.ini"));
+        // The node's own default is its type.
+        assert_eq!(config.contains(&format!("\ngroup = {}\n", instance.group)), *kind == QUEUE, "{service}");
+    }
+    let mut ports: Vec<u16> = instances.iter().flat_map(|instance| instance.ports().collect::<Vec<_>>()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 15);
+    // One group, one protocol, one key.
+    let error = bench.add_any("queue c --group dmq").await.unwrap_err();
+    assert!(error.starts_with("the group dmq is that of dmq-a, a node of another kind"), "{error}");
+}
+
+#[tokio::test]
+async fn a_queue_has_the_sizes_and_the_durability_that_were_asked_for() {
+    let bench = bench(&["dmq-a", "queue-a", "queue-b"]);
+    let wished = "--channel-size 64M --size log_=1G --size x-=1000 --durability journal --neo-port 22345 --group q";
+    bench.add_any(&format!("dmq a {wished}")).await.unwrap();
+    let config = bench.read("srv/dmq-a/etc/config.ini");
+    for line in [
+        "channel_size_limit = 67108864",
+        "durability = journal",
+        "log_ = 1073741824",
+        "x- = 1000",
+        "neoport = 22345",
+        "group = q",
+        "instance = dmq-a",
+    ] {
+        assert!(config.lines().any(|found| found == line), "{line} is not in {config}");
+    }
+    let section = config.split("[ChannelSizeById]").nth(1).unwrap().split("\n[").next().unwrap();
+    assert!(section.contains("\nlog_ = ") && section.contains("\nx- = "), "{section}");
+    assert!(
+        bench.read("etc/supervisord.d/dmq-a.conf").contains(":22345 [Server] neoport in srv/dmq-a/etc/config.ini\n")
+    );
+    bench.add_any("queue a").await.unwrap();
+    assert!(bench.read("srv/queue-a/etc/config.ini").contains("\ndurability = memory\n"));
+    bench.add_any("queue b --group a").await.unwrap();
+    assert_eq!(bench.read("etc/nodes/a.nodes").lines().count(), 3);
+    for (line, expected) in [
+        ("--size a=1 --size ab=1", "can begin with both a and ab"),
+        ("--size a=1 --size a=2", "can begin with both a and a"),
+        ("--size a=0", "takes nothing"),
+        ("--size a", "PREFIX=BYTES"),
+        ("--channel-size 0", "takes nothing"),
+        ("--durability disk", "memory, overflow, journal"),
+        ("--share 1/2", "unexpected argument"),
+        ("--neo-port 22345", "--neo-port 22345: port 22345 belongs to dmq-a"),
+        ("--port 22399 --neo-port 22399", "need a port each"),
+    ] {
+        let error = bench.add_any(&format!("queue c {line}")).await.unwrap_err();
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Marks that make adding and removing all or nothing, also when the command is killed in between.
 //!
-//! A new instance is written to `srv/.adding-dht-NAME` and renamed to `srv/dht-NAME` with the mark `.adding` in it; then
+//! A new instance (of a dht, say) is written to `srv/.adding-dht-NAME` and renamed to `srv/dht-NAME` with the mark `.adding`; then
 //! its program file is written, and the mark taken away. One that is removed gets the mark `.removing`, then its program
 //! file goes, then its directory. Whoever holds the lock first finishes or undoes what another left half done: the
 //! program file decides, for nothing runs without it.
@@ -126,7 +126,7 @@ pub(in crate::overstory_admin) async fn begin(
     }
     for (place, told) in recovered {
         if !place.program_file().exists() {
-            for name in [place.dump_service(), place.service()] {
+            for name in place.services() {
                 services.forget(&name).await?;
             }
         }
@@ -149,8 +149,8 @@ fn recover(home: &Home, stamp: &str) -> anyhow::Result<Vec<(Place, String)>> {
             files::remove_dir(&entry.path()).with_context(|| entry.path().display().to_string())?;
         }
     }
-    for name in names(home.root())? {
-        let place = Place::new(home, name);
+    for (kind, name) in names(home.root())? {
+        let place = Place::new(home, kind, name);
         let dir = place.dir();
         let told = dir.display().to_string();
         let has_program = place.program_file().exists();

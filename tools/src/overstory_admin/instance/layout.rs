@@ -9,21 +9,26 @@ use std::path::Path;
 use overstory_runtime::Home;
 use overstory_swarm::key::HashRange;
 
+use super::kind::{Dump, Kind, NEO_OFFSET};
 use super::ports::Ports;
 use super::{ADMIN, Name, Place, files};
 
-/// The neo protocol's port is the legacy protocol's and this.
-pub(in crate::overstory_admin) const NEO_OFFSET: u16 = 100;
 /// A client's key has so many bytes (protocol §2.1).
 const KEY_BYTES: usize = 128;
-/// How long supervisord waits for the dump at the end. The published node is waited for without end, which supervisord
-/// cannot do; an hour is enough for hundreds of gigabytes, and what is killed then has its last complete dump.
-const STOP_WAIT_S: u32 = 3600;
-/// How long a node may take to load its files until it is ready.
-const READY_TIMEOUT_S: u32 = 3600;
 
-const CONFIG_TEMPLATE: &str = include_str!("../../../../etc/dht/config.ini");
-const DUMP_TEMPLATE: &str = include_str!("../../../../etc/dht/dump.ini");
+/// A key of a configuration, and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::overstory_admin) struct Setting {
+    section: &'static str,
+    key: String,
+    value: String,
+}
+
+impl Setting {
+    pub(in crate::overstory_admin) fn new(section: &'static str, key: impl Into<String>, value: impl ToString) -> Self {
+        Self { section, key: key.into(), value: value.to_string() }
+    }
+}
 
 /// What an instance is to be.
 #[derive(Debug, Clone)]
@@ -33,109 +38,139 @@ pub(in crate::overstory_admin) struct Plan {
     pub(in crate::overstory_admin) ports: Ports,
     pub(in crate::overstory_admin) address: Ipv4Addr,
     pub(in crate::overstory_admin) legacy_address: Ipv4Addr,
-    pub(in crate::overstory_admin) range: HashRange,
-    pub(in crate::overstory_admin) size_limit: Option<u64>,
-    pub(in crate::overstory_admin) dump_process: bool,
-    pub(in crate::overstory_admin) dump_period_s: Option<u32>,
+    /// The part of the hash space that it keeps, if its kind has one.
+    pub(in crate::overstory_admin) range: Option<HashRange>,
+    /// What else its configuration is to say.
+    pub(in crate::overstory_admin) settings: Vec<Setting>,
+    /// What the configuration of its dump process is to say, if it has one.
+    pub(in crate::overstory_admin) dump: Option<Vec<Setting>>,
 }
 
 impl Plan {
+    const fn kind(&self) -> &'static Kind {
+        self.place.kind
+    }
+
+    /// The dump process that it is to have.
+    fn dump(&self) -> Option<(&'static Dump, String, &[Setting])> {
+        Some((self.kind().dump.as_ref()?, self.place.dump_service()?, self.dump.as_deref()?))
+    }
+
+    /// Its services, in the order in which they start.
+    pub(in crate::overstory_admin) fn services(&self) -> Vec<String> {
+        std::iter::once(self.place.service()).chain(self.dump().map(|(_, service, _)| service)).collect()
+    }
+
     /// Writes the directory of the instance at `dir`, which must not exist.
     pub(in crate::overstory_admin) fn write_dir(&self, home: &Home, dir: &Path, admin_key: &str) -> io::Result<()> {
         files::make_dir(dir)?;
-        for sub in ["etc", "data", "log", "backup-data"] {
+        for sub in ["etc", "data", "log"].iter().chain(self.kind().folders) {
             files::make_dir(&dir.join(sub))?;
         }
-        let config = self.config(&template(home, "config.ini", CONFIG_TEMPLATE)?);
+        let config = self.config(&self.template(home, "config.ini", self.kind().template)?);
         files::create(&dir.join("etc/config.ini"), &config, 0o640)?;
         files::create(&dir.join("etc/credentials"), &format!("{ADMIN}:{admin_key}\n"), 0o600)?;
-        if self.dump_process {
+        if let Some((dump, service, settings)) = self.dump() {
             for sub in ["dump", "dump/etc", "dump/log"] {
                 files::make_dir(&dir.join(sub))?;
             }
-            let config = self.dump_config(&template(home, "dump.ini", DUMP_TEMPLATE)?);
+            let template = self.template(home, "dump.ini", dump.template)?;
+            let config = self.dump_config(&template, dump, service, settings);
             files::create(&dir.join("dump/etc/config.ini"), &config, 0o640)?;
         }
         Ok(())
     }
 
-    fn config(&self, template: &str) -> String {
-        let mut text = template.to_owned();
-        let mut put = |section: &str, key: &str, value: &str| text = set(&text, section, key, value);
-        put("Server", "address", &self.address.to_string());
-        put("Server", "port", &self.ports.legacy.to_string());
-        put("Server", "legacy_address", &self.legacy_address.to_string());
-        put("Server", "minval", &format!("{:016x}", self.range.min()));
-        put("Server", "maxval", &format!("{:016x}", self.range.max()));
-        put("Server", "admin", &format!("127.0.0.1:{}", self.ports.admin));
-        if let Some(limit) = self.size_limit {
-            put("Options_Memory", "size_limit", &limit.to_string());
+    /// The operator's template, or ours.
+    fn template(&self, home: &Home, file: &str, ours: &str) -> io::Result<String> {
+        match fs::read_to_string(home.etc().join(self.kind().name).join(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ours.to_owned()),
+            other => other,
         }
-        if self.dump_process {
-            put("Dump", "period_s", "0");
-        } else if let Some(period) = self.dump_period_s {
-            put("Dump", "period_s", &period.to_string());
-        }
-        put("Report", "instance", &self.place.service());
-        if self.group.to_string() != super::DEFAULT_GROUP {
-            put("Report", "group", &self.group.to_string());
-        }
-        text
     }
 
-    fn dump_config(&self, template: &str) -> String {
-        let mut text = template.to_owned();
-        let mut put = |section: &str, key: &str, value: &str| text = set(&text, section, key, value);
-        put("Dht", "address", &reachable(self.legacy_address).to_string());
-        put("Dht", "port", &self.ports.legacy.to_string());
-        put("Dump", "data_dir", "../data");
-        if let Some(period) = self.dump_period_s {
-            put("Dump", "period_s", &period.to_string());
+    fn config(&self, template: &str) -> String {
+        let server = |key: &str, value: &dyn ToString| Setting::new("Server", key, value.to_string());
+        let mut settings = vec![
+            server("address", &self.address),
+            server("port", &self.ports.legacy),
+            server("legacy_address", &self.legacy_address),
+            server("admin", &format!("127.0.0.1:{}", self.ports.admin)),
+            Setting::new("Report", "instance", self.place.service()),
+        ];
+        settings.extend(self.kind().neo_key.map(|key| server(key, &self.ports.neo)));
+        if let Some(range) = self.range {
+            settings.push(server("minval", &format!("{:016x}", range.min())));
+            settings.push(server("maxval", &format!("{:016x}", range.max())));
         }
-        put("Report", "instance", &self.place.dump_service());
-        // It belongs to its node; by itself it would be of a group `dhtdump`.
-        put("Report", "group", &self.group.to_string());
-        text
+        // By itself it reports its type.
+        if self.group.as_str() != self.kind().name {
+            settings.push(Setting::new("Report", "group", &self.group));
+        }
+        apply(template, settings.iter().chain(&self.settings))
+    }
+
+    fn dump_config(&self, template: &str, dump: &Dump, service: String, settings: &[Setting]) -> String {
+        let own = [
+            Setting::new(dump.section, "address", reachable(self.legacy_address)),
+            Setting::new(dump.section, "port", self.ports.legacy),
+            Setting::new("Dump", "data_dir", "../data"),
+            Setting::new("Report", "instance", service),
+            // It belongs to its node; by itself it would be of a group of its own type.
+            Setting::new("Report", "group", &self.group),
+        ];
+        apply(template, own.iter().chain(settings))
     }
 
     /// The file in `etc/supervisord.d`: the lone program of the node, and that of its dump process.
     pub(in crate::overstory_admin) fn program_file(&self) -> String {
-        let (service, group) = (self.place.service(), &self.group);
-        let Ports { legacy, admin } = self.ports;
-        let neo = self.ports.neo();
+        let (kind, service) = (self.kind(), self.place.service());
+        let Ports { legacy, neo, admin } = self.ports;
         let key = format!("srv/{service}/etc/config.ini");
+        let neo_key = kind.neo_key.map_or_else(
+            || format!("[Server] port in {key}, this is the port + {NEO_OFFSET}"),
+            |name| format!("[Server] {name} in {key}"),
+        );
         let mut text = format!(
-            "; Made by `overstory add`, taken away by `overstory remove dht {name}`.\n\
+            "; Made by `overstory add`, taken away by `overstory remove {kind_name} {name}`.\n\
              \n\
              [program:{service}]\n\
-             command=%(here)s/../../bin/dhtnode -c etc/config.ini\n\
+             command=%(here)s/../../bin/{program} -c etc/config.ini\n\
              directory=%(here)s/../../srv/{service}\n\
              autostart=false\n\
              autorestart=true\n\
              startsecs=1\n\
-             ; When it ends it writes every record to its files; what is killed before loses what came since its last dump.\n\
-             stopwaitsecs={STOP_WAIT_S}\n\
+             ; {stop_note}\n\
+             stopwaitsecs={stop_wait}\n\
              priority=20\n\
              {LOG}\
-             hyp_check=%(here)s/../../bin/dhtnode --check-config -c etc/config.ini\n\
+             hyp_check=%(here)s/../../bin/{program} --check-config -c etc/config.ini\n\
              ; [Server] admin in {key}\n\
              hyp_ready=http:127.0.0.1:{admin}/readyz\n\
-             ; It is ready when its files are loaded.\n\
-             hyp_timeout={READY_TIMEOUT_S}\n\
+             ; {ready_note}\n\
+             hyp_timeout={ready_timeout}\n\
              hyp_listen={legacy_address}:{legacy} [Server] port in {key}\n    \
-             {address}:{neo} [Server] port in {key}, this is the port + {NEO_OFFSET}\n\
-             ; Nodes of a group share the hash space.\n\
+             {address}:{neo} {neo_key}\n\
+             ; {group_note}\n\
              hyp_group={group}\n",
+            kind_name = kind.name,
             name = self.place.name,
+            program = kind.program,
+            stop_note = kind.stop_note,
+            stop_wait = kind.stop_wait_s,
+            ready_note = kind.ready_note,
+            ready_timeout = kind.ready_timeout_s,
             legacy_address = self.legacy_address,
             address = self.address,
+            group_note = kind.group_note,
+            group = self.group,
         );
-        if self.dump_process {
+        if let Some((Dump { name: program, .. }, dump, _)) = self.dump() {
             let _ = write!(
                 text,
                 "\n; Writes the records of {service} to its files.\n\
                  [program:{dump}]\n\
-                 command=%(here)s/../../bin/dhtdump -c etc/config.ini\n\
+                 command=%(here)s/../../bin/{program} -c etc/config.ini\n\
                  directory=%(here)s/../../srv/{service}/dump\n\
                  autostart=false\n\
                  autorestart=true\n\
@@ -143,9 +178,8 @@ impl Plan {
                  stopwaitsecs=30\n\
                  priority=25\n\
                  {LOG}\
-                 hyp_check=%(here)s/../../bin/dhtdump --check-config -c etc/config.ini\n\
-                 hyp_after={service}\n",
-                dump = self.place.dump_service(),
+                 hyp_check=%(here)s/../../bin/{program} --check-config -c etc/config.ini\n\
+                 hyp_after={service}\n"
             );
         }
         text
@@ -162,14 +196,6 @@ pub(in crate::overstory_admin) const fn reachable(address: Ipv4Addr) -> Ipv4Addr
     if address.is_unspecified() { Ipv4Addr::LOCALHOST } else { address }
 }
 
-/// The operator's template, or ours.
-fn template(home: &Home, file: &str, ours: &str) -> io::Result<String> {
-    match fs::read_to_string(home.etc().join("dht").join(file)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ours.to_owned()),
-        other => other,
-    }
-}
-
 /// A key for a client, in hexadecimal digits.
 pub(in crate::overstory_admin) fn random_key() -> String {
     let key: [u8; KEY_BYTES] = std::array::from_fn(|_| rand::random());
@@ -182,6 +208,10 @@ pub(in crate::overstory_admin) fn random_key() -> String {
 /// The section that a line begins.
 fn header(line: &str) -> Option<&str> {
     line.trim().strip_prefix('[')?.strip_suffix(']').map(str::trim)
+}
+
+fn apply<'a>(template: &str, settings: impl Iterator<Item = &'a Setting>) -> String {
+    settings.fold(template.to_owned(), |text, Setting { section, key, value }| set(&text, section, key, value))
 }
 
 /// Sets a key of a section: in the place of the one that is there, be it as a comment, else at the section's end.
@@ -216,20 +246,21 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use overstory_runtime::ini::{Dialect, Ini};
 
+    use super::super::kind::{DHT, KINDS};
     use super::*;
 
-    fn plan(dump_process: bool) -> Plan {
+    fn plan(kind: &'static Kind, dump_process: bool) -> Plan {
         let home = Home::at("/p");
+        let period = |seconds: u32| Setting::new("Dump", "period_s", seconds);
         Plan {
-            place: Place::new(&home, "a".parse().unwrap()),
-            group: "dht".parse().unwrap(),
-            ports: Ports { legacy: 21_003, admin: 21_203 },
+            place: Place::new(&home, kind, "a".parse().unwrap()),
+            group: kind.name.parse().unwrap(),
+            ports: Ports { legacy: 21_003, neo: 21_103, admin: 21_203 },
             address: Ipv4Addr::UNSPECIFIED,
             legacy_address: Ipv4Addr::LOCALHOST,
-            range: HashRange::new(0, 0xff).unwrap(),
-            size_limit: Some(1 << 30),
-            dump_process,
-            dump_period_s: Some(600),
+            range: kind.has_range.then(|| HashRange::new(0, 0xff).unwrap()),
+            settings: vec![period(if dump_process { 0 } else { 600 })],
+            dump: dump_process.then(|| vec![period(600)]),
         }
     }
 
@@ -244,41 +275,63 @@ mod tests {
 
     #[test]
     fn the_configuration_of_an_instance_holds_what_was_planned() {
-        let plan = plan(false);
-        let ini = Ini::parse(&plan.config(CONFIG_TEMPLATE), Dialect::SWARM).unwrap();
-        let value = |section: &str, key: &str| ini.section(section).unwrap().get(key).unwrap().to_owned();
-        assert_eq!(value("Server", "port"), "21003");
-        assert_eq!(value("Server", "maxval"), "00000000000000ff");
-        assert_eq!(
-            (value("Server", "address"), value("Server", "legacy_address")),
-            ("0.0.0.0".into(), "127.0.0.1".into())
-        );
-        assert_eq!(value("Options_Memory", "size_limit"), "1073741824");
-        assert_eq!((value("Dump", "period_s"), value("Report", "instance")), ("600".into(), "dht-a".into()));
-        assert_eq!(ini.duplicates().count(), 0);
-        let other = Plan { group: "cache".parse().unwrap(), dump_process: true, ..plan };
-        let text = other.config(CONFIG_TEMPLATE);
-        assert!(text.contains("\nperiod_s = 0\n") && text.contains("\ngroup = cache\n"), "{text}");
-        let dump = Ini::parse(&other.dump_config(DUMP_TEMPLATE), Dialect::SWARM).unwrap();
+        for kind in KINDS {
+            let plan = plan(kind, false);
+            let ini = Ini::parse(&plan.config(kind.template), Dialect::SWARM).unwrap();
+            let value = |section: &str, key: &str| ini.section(section).unwrap().get(key).unwrap().to_owned();
+            assert_eq!(value("Server", "port"), "21003");
+            let addresses = (value("Server", "address"), value("Server", "legacy_address"));
+            assert_eq!(addresses, ("0.0.0.0".into(), "127.0.0.1".into()));
+            assert_eq!(value("Server", "admin"), "127.0.0.1:21203");
+            assert_eq!(value("Report", "instance"), kind.service("a"));
+            assert_eq!(value("Dump", "period_s"), "600");
+            let key = |key| ini.section("Server").unwrap().get(key);
+            assert_eq!(key("maxval"), kind.has_range.then_some("00000000000000ff"), "{}", kind.name);
+            assert_eq!(key("neoport"), kind.neo_key.map(|_| "21103"), "{}", kind.name);
+            assert_eq!(ini.section("Report").unwrap().get("group"), None);
+            assert_eq!(ini.duplicates().count(), 0);
+            let other = Plan { group: "cache".parse().unwrap(), ..plan };
+            let text = other.config(kind.template);
+            assert!(text.contains("\ngroup = cache\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_dump_process_has_the_node_and_the_period() {
+        let other = Plan { group: "cache".parse().unwrap(), ..plan(&DHT, true) };
+        assert!(other.config(DHT.template).contains("\nperiod_s = 0\n"));
+        let (dump, service, settings) = other.dump().unwrap();
+        let text = other.dump_config(dump.template, dump, service, settings);
+        let dump = Ini::parse(&text, Dialect::SWARM).unwrap();
         assert_eq!(dump.section("Dump").unwrap().get("period_s"), Some("600"));
         assert_eq!(dump.section("Dht").unwrap().get("port"), Some("21003"));
-        assert_eq!(dump.section("Report").unwrap().get("group"), Some("cache"));
+        assert_eq!(dump.section("Dht").unwrap().get("address"), Some("127.0.0.1"));
+        let report = dump.section("Report").unwrap();
+        assert_eq!((report.get("group"), report.get("instance")), (Some("cache"), Some("dhtdump-a")));
     }
 
     #[test]
     fn the_program_file_is_one_that_supervision_reads() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = overstory_supervisor::Layout::new(dir.path());
-        fs::create_dir_all(layout.program_dir()).unwrap();
-        fs::write(layout.program_dir().join("dht-a.conf"), plan(true).program_file()).unwrap();
-        let catalogue = overstory_supervisor::Catalogue::load(&layout);
-        assert_eq!(catalogue.problems, [""; 0]);
-        let node = catalogue.service("dht-a").unwrap();
-        assert_eq!(node.directory.as_deref(), Some(dir.path().join("srv/dht-a").as_path()));
-        let listens: Vec<_> = node.listens.iter().map(|listen| listen.address.as_str()).collect();
-        assert_eq!(listens, ["127.0.0.1:21003", "0.0.0.0:21103", "127.0.0.1:21203"]);
-        assert_eq!(node.processes[0].stop_wait.as_secs(), u64::from(STOP_WAIT_S));
-        assert_eq!(catalogue.service("dhtdump-a").unwrap().after, ["dht-a"]);
+        for kind in KINDS {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = overstory_supervisor::Layout::new(dir.path());
+            fs::create_dir_all(layout.program_dir()).unwrap();
+            let (service, has_dump) = (kind.service("a"), kind.dump.is_some());
+            let file = layout.program_dir().join(format!("{service}.conf"));
+            fs::write(file, plan(kind, has_dump).program_file()).unwrap();
+            let catalogue = overstory_supervisor::Catalogue::load(&layout);
+            assert_eq!(catalogue.problems, [""; 0]);
+            let node = catalogue.service(&service).unwrap();
+            let directory = dir.path().join("srv").join(&service);
+            assert_eq!(node.directory.as_deref(), Some(directory.as_path()));
+            let listens: Vec<_> = node.listens.iter().map(|listen| listen.address.as_str()).collect();
+            assert_eq!(listens, ["127.0.0.1:21003", "0.0.0.0:21103", "127.0.0.1:21203"]);
+            assert_eq!(node.processes[0].stop_wait.as_secs(), u64::from(kind.stop_wait_s));
+            let dump = kind.dump.as_ref().map(|dump| format!("{}-a", dump.name));
+            let services: Vec<_> = catalogue.services().map(|service| service.name.clone()).collect();
+            assert_eq!(services, std::iter::once(service.clone()).chain(dump).collect::<Vec<_>>());
+            assert!(catalogue.service("dhtdump-a").is_none_or(|dump| dump.after == [service]));
+        }
     }
 
     #[test]

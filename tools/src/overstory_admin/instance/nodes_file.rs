@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use overstory_runtime::Home;
 
-use super::layout::{NEO_OFFSET, random_key, reachable};
+use super::layout::{random_key, reachable};
 use super::{ADMIN, all, files};
 
 /// The file of the nodes' legacy ports.
@@ -57,7 +57,7 @@ pub(in crate::overstory_admin) fn write(home: &Home, group: &str) -> anyhow::Res
         std::iter::once(head).chain(lines).collect::<String>()
     };
     let of_legacy = text(&|member| format!("{}:{}", reachable(member.legacy_address), member.port));
-    let of_neo = text(&|member| format!("{}:{}", reachable(member.address), member.port.saturating_add(NEO_OFFSET)));
+    let of_neo = text(&|member| format!("{}:{}", reachable(member.address), member.neo_port));
     for (path, text) in [(legacy(home, group), of_legacy), (neo(home, group), of_neo)] {
         files::replace(&path, &text, 0o644).with_context(|| path.display().to_string())?;
     }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use overstory_model::node::{Coverage, Span};
 use overstory_swarm::key::HashRange;
 
-use super::Instance;
+use super::{Instance, ranges_of};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +72,12 @@ pub(in crate::overstory_admin) fn check_overlap(
     group: &str,
     others: &[Instance],
 ) -> anyhow::Result<()> {
-    let of_group = others.iter().filter(|other| other.group == group);
-    let taken: Vec<_> = of_group.filter(|other| other.range.overlaps(range)).collect();
+    let of_group = ranges_of(others, group).into_iter();
+    let taken = of_group.filter(|(_, theirs)| theirs.overlaps(range));
+    let taken: Vec<_> = taken.map(|(service, theirs)| format!("{service} has {theirs}")).collect();
     if taken.is_empty() {
         return Ok(());
     }
-    let taken: Vec<_> = taken.iter().map(|other| format!("{} has {}", other.place.service(), other.range)).collect();
     bail!(
         "the hash range {range} overlaps: {}. Give another one (--range MIN-MAX, --share I/N; --range empty for a node \
          that is to join by dhtredist), another --group for a dht of its own, or --force",
@@ -85,8 +85,11 @@ pub(in crate::overstory_admin) fn check_overlap(
     )
 }
 
-/// What the instances of a group leave out and what they have twice, in words.
+/// What the instances of a group leave out and what they have twice, in words; nothing if none has a range.
 pub(in crate::overstory_admin) fn describe(group: &str, members: &[(String, HashRange)]) -> Vec<String> {
+    if members.is_empty() {
+        return Vec::new();
+    }
     let spans: Vec<_> = members.iter().map(|(_, range)| Span { min: range.min(), max: range.max() }).collect();
     let coverage = Coverage::of(&spans);
     let name = |index: usize| members.get(index).map_or("", |(name, _)| name.as_str());

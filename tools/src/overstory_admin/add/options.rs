@@ -1,0 +1,260 @@
+//! What `overstory add` can be told about an instance, kind by kind.
+
+use std::net::Ipv4Addr;
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use overstory_swarm::key::HashRange;
+
+use crate::overstory_admin::instance::Name;
+use crate::overstory_admin::instance::kind::{DHT, DMQ, Kind, QUEUE};
+use crate::overstory_admin::instance::layout::Setting;
+use crate::overstory_admin::instance::ports::Wanted;
+use crate::overstory_admin::instance::ranges::{Range, Share};
+
+/// The longest beginning of channels' names that has a limit of its own.
+const MAX_PREFIX: usize = 200;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::overstory_admin) enum Command {
+    /// A node of the distributed hash table: dht-NAME, ports from 21000 on
+    Dht(Box<Dht>),
+    /// A node of the message queue with overflow to disk: dmq-NAME, ports from 22000 on
+    Dmq(Box<Dmq>),
+    /// A node of a queue in memory: queue-NAME, ports from 22400 on
+    Queue(Box<Dmq>),
+}
+
+/// What every kind has.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Its name: the service is KIND-NAME, its files are in srv/KIND-NAME
+    name: Name,
+    /// Port of the legacy protocol, the first free one if not given; the neo protocol has the port + 100
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Port for metrics and health, the first free one if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    admin_port: Option<u16>,
+    /// The nodes that clients use together with it; not given: those of its kind, or for a queue it alone
+    #[arg(long, value_name = "NAME")]
+    group: Option<Name>,
+    /// Address of the neo protocol
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
+    address: Ipv4Addr,
+    /// Address of the legacy protocol, which has no authentication
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
+    legacy_address: Ipv4Addr,
+    /// Starts it
+    #[arg(long)]
+    start: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::overstory_admin) struct Dht {
+    #[command(flatten)]
+    common: Common,
+    /// The part of the hash space that it keeps, in hexadecimal digits; also: all, empty
+    #[arg(long, value_name = "MIN-MAX", conflicts_with = "share")]
+    range: Option<Range>,
+    /// The part I of N equal ones that it keeps
+    #[arg(long, value_name = "I/N")]
+    share: Option<Share>,
+    /// The most bytes of records, as in 1000000, 512K, 64M or 2G; 0 for no limit
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    size_limit: Option<u64>,
+    /// A process of its own, dhtdump-NAME, writes the records to the files
+    #[arg(long)]
+    dump_process: bool,
+    /// Seconds between two dumps; 0: only when it ends
+    #[arg(long, value_name = "S")]
+    dump_period: Option<u32>,
+    /// Accepts a range that another node of the group has a part of
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::overstory_admin) struct Dmq {
+    #[command(flatten)]
+    common: Common,
+    /// Port of the neo protocol, that of the legacy protocol + 100 if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    neo_port: Option<u16>,
+    /// The most bytes of a queue in memory, as in 1000000, 512K, 64M or 2G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    channel_size: Option<u64>,
+    /// The same for the channels whose names begin with PREFIX; can be given more than once
+    #[arg(long = "size", value_name = "PREFIX=BYTES", value_parser = prefix_size)]
+    sizes: Vec<(String, u64)>,
+    /// What is on disk of a record that was taken
+    #[arg(long, value_enum)]
+    durability: Option<Durability>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Durability {
+    /// Nothing until the node ends; a full queue refuses
+    Memory,
+    /// What does not fit into memory; the rest when the node ends
+    Overflow,
+    /// Every record, before its client is answered
+    Journal,
+}
+
+/// What the operator asked for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) kind: &'static Kind,
+    pub(super) name: Name,
+    pub(super) group: Name,
+    pub(super) ports: Wanted,
+    pub(super) address: Ipv4Addr,
+    pub(super) legacy_address: Ipv4Addr,
+    pub(super) range: Option<HashRange>,
+    /// Whether the range may be another node's, too.
+    pub(super) force: bool,
+    pub(super) settings: Vec<Setting>,
+    /// Those of the dump process.
+    pub(super) dump: Option<Vec<Setting>>,
+    pub(super) start: bool,
+}
+
+impl Command {
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// Options contradict each other.
+    pub(super) fn wish(&self) -> anyhow::Result<Wish> {
+        match self {
+            Self::Dht(args) => args.wish(),
+            Self::Dmq(args) => args.wish(&DMQ),
+            Self::Queue(args) => args.wish(&QUEUE),
+        }
+    }
+}
+
+impl Common {
+    fn wish(&self, kind: &'static Kind) -> anyhow::Result<Wish> {
+        for (address, option) in [(self.address, "--address"), (self.legacy_address, "--legacy-address")] {
+            if address.is_broadcast() || address.is_multicast() {
+                bail!("{option}: {address} is no address to listen on");
+            }
+        }
+        let group = match &self.group {
+            Some(group) => group.clone(),
+            None => kind.default_group(self.name.as_str()).parse().map_err(anyhow::Error::msg)?,
+        };
+        Ok(Wish {
+            kind,
+            name: self.name.clone(),
+            group,
+            ports: Wanted { legacy: self.port, neo: None, admin: self.admin_port },
+            address: self.address,
+            legacy_address: self.legacy_address,
+            range: None,
+            force: false,
+            settings: Vec::new(),
+            dump: None,
+            start: self.start,
+        })
+    }
+}
+
+impl Dht {
+    fn wish(&self) -> anyhow::Result<Wish> {
+        if self.dump_process && self.dump_period == Some(0) {
+            bail!("--dump-process with --dump-period 0 would never dump");
+        }
+        let range = match (self.range, self.share) {
+            (Some(Range(range)), _) => range,
+            (None, Some(share)) => share.range(),
+            (None, None) => HashRange::FULL,
+        };
+        let period = |seconds| Setting::new("Dump", "period_s", seconds);
+        let asked = self.dump_period.map(period);
+        let (own, dump) =
+            if self.dump_process { (Some(period(0)), Some(asked.into_iter().collect())) } else { (asked, None) };
+        let size_limit = self.size_limit.map(|limit| Setting::new("Options_Memory", "size_limit", limit));
+        let settings = size_limit.into_iter().chain(own).collect();
+        Ok(Wish { range: Some(range), force: self.force, settings, dump, ..self.common.wish(&DHT)? })
+    }
+}
+
+impl Dmq {
+    fn wish(&self, kind: &'static Kind) -> anyhow::Result<Wish> {
+        if self.channel_size == Some(0) {
+            bail!("--channel-size 0: a queue of no bytes takes nothing");
+        }
+        for (at, (one, _)) in self.sizes.iter().enumerate() {
+            if let Some((other, _)) = self.sizes.iter().skip(at + 1).find(|(other, _)| meet(one, other)) {
+                bail!("--size: a channel's name can begin with both {one} and {other}");
+            }
+        }
+        let durability = self.durability.map(|durability| match durability {
+            Durability::Memory => "memory",
+            Durability::Overflow => "overflow",
+            Durability::Journal => "journal",
+        });
+        let channel_size = self.channel_size.map(|size| Setting::new("Server", "channel_size_limit", size));
+        let durability = durability.map(|word| Setting::new("Queue", "durability", word));
+        let sizes = self.sizes.iter().map(|(prefix, size)| Setting::new("ChannelSizeById", prefix, size));
+        let settings = channel_size.into_iter().chain(durability).chain(sizes).collect();
+        let wish = self.common.wish(kind)?;
+        Ok(Wish { settings, ports: Wanted { neo: self.neo_port, ..wish.ports }, ..wish })
+    }
+}
+
+/// Whether a name can begin with both.
+fn meet(one: &str, other: &str) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// Reads `PREFIX=BYTES`.
+fn prefix_size(text: &str) -> Result<(String, u64), String> {
+    let (prefix, size) = text.split_once('=').ok_or("give it as PREFIX=BYTES")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(plain) {
+        return Err("the beginning of a channel's name has letters, digits, _ and -".to_owned());
+    }
+    match bytes(size)? {
+        0 => Err("a queue of no bytes takes nothing".to_owned()),
+        size => Ok((prefix.to_owned(), size)),
+    }
+}
+
+/// Reads a number of bytes; K, M and G stand for powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (text.get(..at).unwrap_or_default(), 1 << 10),
+        Some((at, 'M' | 'm')) => (text.get(..at).unwrap_or_default(), 1 << 20),
+        Some((at, 'G' | 'g')) => (text.get(..at).unwrap_or_default(), 1 << 30),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "not a number of bytes such as 1000000, 512K, 64M or 2G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_may_have_a_unit() {
+        for (text, expected) in [("0", 0), ("1000", 1000), ("512K", 512 << 10), ("10M", 10 << 20), ("2g", 2 << 30)] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "M", "-1", "1T", "10MB", "1.5G", "99999999999999999G", "5\u{e9}"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_that_of_a_beginning_of_names() {
+        assert_eq!(prefix_size("log-1_=2K"), Ok(("log-1_".to_owned(), 2048)));
+        for text in ["", "a", "=1", "a=", "a=0", "a b=1", "a]=1", "a=1=2", ";a=1", "a=-1", "\u{e9}=1"] {
+            assert!(prefix_size(text).is_err(), "{text}");
+        }
+        assert!(prefix_size(&format!("{}=1", "x".repeat(MAX_PREFIX + 1))).is_err());
+    }
+}
