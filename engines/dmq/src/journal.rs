@@ -14,6 +14,8 @@ mod moving;
 mod reading;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::cell::RefCell;

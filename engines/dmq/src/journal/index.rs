@@ -162,6 +162,11 @@ impl Index {
         self.runs.iter().map(|run| Freed { segment: run.segment, records: u64::from(run.live), bytes: run.bytes })
     }
 
+    /// Where its runs begin: segment and offset.
+    pub(super) fn begins(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.runs.iter().filter_map(|run| Some((run.segment, run.walk().next()?.at)))
+    }
+
     /// Bytes of memory, about.
     pub(super) fn memory(&self) -> u64 {
         let codes: usize = self.runs.iter().map(|run| run.codes.capacity()).sum();

@@ -95,7 +95,6 @@ pub(super) struct Log {
     pub(super) mark: (u64, u64),
     /// Segments before the last one that a group has not made durable yet.
     pub(super) unsynced: Vec<(u64, Arc<File>)>,
-    pub(super) names_changed: bool,
     pub(super) group: Option<Group>,
     /// Changes that the group under way, or the last one, makes durable.
     pub(super) committing: u64,
@@ -131,36 +130,30 @@ impl Log {
         self.put_small(Kind::Created, queue, 0, name.as_bytes())?;
         let defined_in = self.last_serial();
         self.queues.insert(queue, Queue { name: name.to_owned(), defined_in, ..Queue::default() });
-        self.define(defined_in, 1);
+        self.define(defined_in, name.len(), true);
         self.commits.changed();
         Ok(())
     }
 
     pub(super) fn rename(&mut self, queue: QueueId, name: &str) -> Result<(), DiskError> {
         self.check()?;
-        let Some(known) = self.queues.get_mut(&queue) else { return Ok(()) };
-        let before = std::mem::replace(&mut known.name, name.to_owned());
-        if let Err(error) = self.tell_name(queue) {
-            if let Some(known) = self.queues.get_mut(&queue) {
-                known.name = before;
-            }
-            return Err(error);
-        }
+        self.tell_name(queue, name.to_owned())?;
         self.commits.changed();
         Ok(())
     }
 
     /// Writes a queue's name and next number at the end.
-    pub(super) fn tell_name(&mut self, queue: QueueId) -> Result<(), DiskError> {
+    pub(super) fn tell_name(&mut self, queue: QueueId, name: String) -> Result<(), DiskError> {
         let Some(known) = self.queues.get(&queue) else { return Ok(()) };
         let mut body = known.index.next_number().to_le_bytes().to_vec();
-        body.extend_from_slice(known.name.as_bytes());
+        body.extend_from_slice(name.as_bytes());
         self.put_small(Kind::Defined, queue, 0, &body)?;
         let serial = self.last_serial();
+        self.define(serial, name.len(), true);
         if let Some(known) = self.queues.get_mut(&queue) {
-            let before = std::mem::replace(&mut known.defined_in, serial);
-            self.define(before, -1);
-            self.define(serial, 1);
+            let defined_before = std::mem::replace(&mut known.defined_in, serial);
+            let name_before = std::mem::replace(&mut known.name, name);
+            self.define(defined_before, name_before.len(), false);
         }
         self.see_what_is_free();
         Ok(())
@@ -180,7 +173,7 @@ impl Log {
         for held in gone.index.held() {
             self.give_back(held);
         }
-        self.define(gone.defined_in, -1);
+        self.define(gone.defined_in, gone.name.len(), false);
     }
 
     pub(super) fn reserve(&mut self, records: usize, bytes: u64) -> Result<(), DiskError> {
@@ -311,12 +304,11 @@ impl Log {
         self.write_pending()?;
         let mut files = std::mem::take(&mut self.unsynced);
         files.extend(self.segments.back().map(|segment| (segment.serial, Arc::clone(&segment.file))));
-        let names = std::mem::take(&mut self.names_changed);
         let mark = (self.last_serial(), self.pending_at);
         let group = Group { upto: self.appended, commit: self.commits.made(), mark };
         self.committing = group.commit;
         self.group = Some(group);
-        if self.syncer.give(Job::Sync { files, names, group }) {
+        if self.syncer.give(Job::Sync { files, group }) {
             return Ok(());
         }
         Err(self.fail("handing a group to the thread for", io::ErrorKind::BrokenPipe.into()))
@@ -411,10 +403,6 @@ impl Log {
             }
             self.check()?;
         }
-        if let Err(error) = self.names.sync_all() {
-            return Err(self.fail("making durable the names in", error));
-        }
-        self.names_changed = false;
         self.committing = self.commits.made();
         let mark = (self.last_serial(), self.pending_at);
         self.is_durable(Group { upto: self.appended, commit: self.committing, mark });
@@ -490,29 +478,29 @@ impl Log {
         let need = need.saturating_add(FIRST_ENTRY + 2 * SHORT_ENTRY);
         let fits = |fresh: &Fresh| fresh.size >= need;
         if let Some(fresh) = self.next.take_if(|fresh| fits(fresh)) {
-            self.go_on_in(fresh, false)?;
+            self.go_on_in(fresh)?;
         } else {
             // Rarely: the room was used up before the keeper had made more, or much is needed at once.
             let serial = self.next_serial;
             let size = need.max(self.segment_bytes);
-            let fresh = segment::make(&self.dir, serial, size, &*self.files).map_err(DiskError::Full)?;
+            let fresh = segment::make_durable(&self.dir, serial, size, &*self.files, &self.names);
+            let fresh = fresh.map_err(DiskError::Full)?;
             self.next_serial += 1;
             if let Some(unused) = self.next.take() {
                 let _gone = std::fs::remove_file(segment::path(&self.dir, unused.serial));
             }
-            self.go_on_in(fresh, true)?;
+            self.go_on_in(fresh)?;
         }
         self.prepare();
         Ok(())
     }
 
-    fn go_on_in(&mut self, fresh: Fresh, names_changed: bool) -> Result<(), DiskError> {
+    fn go_on_in(&mut self, fresh: Fresh) -> Result<(), DiskError> {
         if let Some(segment) = self.segments.back() {
             put(&mut self.pending, segment.salt, Kind::End, 0, 0, &[]);
             self.unsynced.push((segment.serial, Arc::clone(&segment.file)));
             self.write_pending()?;
         }
-        self.names_changed |= names_changed;
         self.segments.push_back(Segment::new(fresh));
         self.pending_at = FIRST_ENTRY;
         self.see_what_is_free();
@@ -532,9 +520,10 @@ impl Log {
         give_back(&mut self.segments, freed);
     }
 
-    pub(super) fn define(&mut self, serial: u64, change: i64) {
+    /// Counts that a name is told in a segment, or was and is told elsewhere.
+    fn define(&mut self, serial: u64, name: usize, is_here: bool) {
         if let Some(segment) = find(&mut self.segments, serial) {
-            segment.definitions = segment.definitions.saturating_add_signed(change);
+            segment.define(name, is_here);
         }
     }
 

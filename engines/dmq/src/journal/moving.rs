@@ -1,5 +1,7 @@
 //! Space: records that are still needed move out of the oldest segment when the journal takes too much.
 //!
+//! A move ends: after it went through all segments, they hold little more than what is needed.
+//!
 //! Only the oldest segment is ever removed. So no record comes back: whatever says that one was released is written
 //! behind all copies of it, and goes after them.
 
@@ -29,12 +31,12 @@ pub(super) struct Moving {
 
 impl Log {
     /// Whether the oldest segment is to be emptied: the journal takes more than four segments, and more than twice
-    /// what is needed; or all that is needed of the segment is names.
+    /// what is needed.
     pub(super) fn wants_move(&self) -> bool {
         let Some(oldest) = self.segments.front().filter(|oldest| self.segments.len() > 1 && oldest.is_needed()) else {
             return false;
         };
-        if self.moving.as_ref().is_some_and(|moving| moving.serial == oldest.serial) || oldest.records == 0 {
+        if self.moving.as_ref().is_some_and(|moving| moving.serial == oldest.serial) {
             return true;
         }
         let sum = |(size, needed), (more_size, more_needed)| (size + more_size, needed + more_needed);
@@ -84,15 +86,15 @@ impl Log {
             };
             let known = self.queues.get(&id);
             let on = known.and_then(|known| known.index.next_in(serial, from, &mut looks, &mut take));
-            let named_here = known.is_some_and(|known| known.defined_in == serial);
+            let named_here = known.filter(|known| known.defined_in == serial).map(|known| known.name.clone());
             if let Some(next) = on {
                 self.move_records(id, serial, &spots)?;
                 from = next;
                 moved += bytes;
             } else {
-                if named_here {
-                    self.tell_name(id)?;
+                if let Some(name) = named_here {
                     moved += ENTRY_HEAD as u64;
+                    self.tell_name(id, name)?;
                 }
                 if let Some(moving) = self.moving.as_mut() {
                     moving.queues.pop();

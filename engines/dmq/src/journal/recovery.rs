@@ -65,8 +65,8 @@ impl Log {
         let mut state = State::default();
         let found = read_segments(data, &dir, &mut state, &mut recovered)?;
         let last_serial = found.last().map_or(0, |(serial, _)| *serial);
-        let segments = judge(data, found.into_iter().filter_map(|(_, found)| found), &state, &mut recovered)?;
-        let (queues, segments) = settle(state.queues, segments, &mut recovered);
+        let segments = judge(data, found.into_iter().filter_map(|(_, found)| found), &state, &*files, &mut recovered)?;
+        let (queues, segments, dropped) = settle(state, segments, &mut recovered);
 
         let (send, done) = channel(JOBS);
         let place = || Self::place(&dir, &names, &*files);
@@ -94,7 +94,6 @@ impl Log {
             synced: 0,
             mark: (0, 0),
             unsynced: Vec::new(),
-            names_changed: false,
             group: None,
             released: Vec::new(),
             urgent: false,
@@ -106,21 +105,29 @@ impl Log {
             dir,
             files,
         };
-        log.begin()?;
+        log.begin(&dropped)?;
         Ok((log, recovered))
     }
 
     /// What was found stays as it is: the log goes on in a segment of its own.
-    fn begin(&mut self) -> Result<(), OpenError> {
+    fn begin(&mut self, dropped: &[QueueId]) -> Result<(), OpenError> {
         let path = segment::path(&self.dir, self.next_serial);
-        let fresh = segment::make(&self.dir, self.next_serial, self.segment_bytes, &*self.files)
-            .and_then(|fresh| self.files.sync(&fresh.file, fresh.serial).map(|()| fresh))
+        let fresh = segment::make_durable(&self.dir, self.next_serial, self.segment_bytes, &*self.files, &self.names)
             .map_err(failed("making", &path))?;
-        self.names.sync_all().map_err(failed("making durable the names in", &self.dir))?;
         self.next_serial += 1;
         self.segments.push_back(Segment::new(fresh));
         self.pending_at = FIRST_ENTRY;
         self.mark = (self.last_serial(), FIRST_ENTRY);
+        if let Some(segment) = self.segments.back().filter(|_| !dropped.is_empty()) {
+            // Otherwise the marks that come would make them look acknowledged.
+            let mut entries = Vec::new();
+            dropped.iter().for_each(|queue| put(&mut entries, segment.salt, Kind::Removed, *queue, 0, &[]));
+            let written = self.files.write(&segment.file, segment.serial, &entries, self.pending_at);
+            let durable = written.and_then(|()| self.files.sync(&segment.file, segment.serial));
+            durable.map_err(failed("writing", &path))?;
+            self.pending_at += entries.len() as u64;
+            self.mark = (self.last_serial(), self.pending_at);
+        }
         self.see_what_is_free();
         self.prepare();
         Ok(())
@@ -271,6 +278,7 @@ fn judge(
     data: &Path,
     found: impl Iterator<Item = Found>,
     state: &State,
+    files: &dyn Files,
     recovered: &mut Recovered,
 ) -> Result<VecDeque<Segment>, OpenError> {
     let mut segments = VecDeque::new();
@@ -287,8 +295,12 @@ fn judge(
             }
         }
         recovered.unfinished += torn.iter().map(|(from, to)| to - from).sum::<u64>();
-        if !scanned.ended && !segment.damaged {
+        if !segment.damaged && !(scanned.ended && torn.is_empty()) {
             close(&mut segment, &scanned, &torn).map_err(failed("closing", &path))?;
+        }
+        if segment.serial >= state.mark.0 || !scanned.ended || !torn.is_empty() {
+            // A process that was killed has written it, and not made it durable.
+            files.sync(&segment.file, segment.serial).map_err(failed("making durable", &path))?;
         }
         segments.push_back(segment);
     }
@@ -300,36 +312,44 @@ fn judge(
 fn close(segment: &mut Segment, scanned: &Scanned, torn: &[(u64, u64)]) -> io::Result<()> {
     let file = &segment.file;
     for &(from, to) in torn.iter().filter(|(from, _)| *from < scanned.end) {
-        // Before the fill is an entry and behind it another: there is room for a head. Nothing larger than a push.
-        if let Ok(length) = usize::try_from(to - from - ENTRY_HEAD as u64) {
+        // At least one entry was there, so a head has room; larger than all of memory it is not.
+        let length = (to - from).checked_sub(ENTRY_HEAD as u64).and_then(|length| usize::try_from(length).ok());
+        if let Some(length) = length {
             let mut fill = Vec::new();
             put(&mut fill, segment.salt, Kind::Void, 0, 0, &vec![0; length]);
             file.write_all_at(&fill, from)?;
         }
     }
+    if scanned.ended {
+        return Ok(());
+    }
     let mut end = Vec::new();
     put(&mut end, segment.salt, Kind::End, 0, 0, &[]);
     file.set_len(scanned.end)?;
     file.write_all_at(&end, scanned.end)?;
-    file.sync_all()?;
     segment.size = scanned.end + end.len() as u64;
     Ok(())
 }
 
-/// Gives records their places, and counts what each segment holds.
+/// Gives records their places, and counts what each segment holds. Ends with the queues of which nothing is to be kept,
+/// too.
 fn settle(
-    mut queues: Queues,
+    State { mut queues, mark }: State,
     mut segments: VecDeque<Segment>,
     recovered: &mut Recovered,
-) -> (Queues, VecDeque<Segment>) {
+) -> (Queues, VecDeque<Segment>, Vec<QueueId>) {
     let mut ids: Vec<QueueId> = queues.keys().copied().collect();
     ids.sort_unstable();
+    let mut dropped = Vec::new();
     for id in ids {
         let Some(queue) = queues.get_mut(&id) else { continue };
         queue.index.settle();
         let (records, bytes) = queue.index.totals();
-        if queue.defined_in == 0 && records == 0 {
+        if queue.defined_in == 0 && !queue.index.begins().any(|begin| begin < mark) {
+            // What made it was cut short, and nothing of it was acknowledged.
+            recovered.unfinished += bytes + records * ENTRY_HEAD as u64;
             queues.remove(&id);
+            dropped.push(id);
             continue;
         }
         if queue.defined_in == 0 {
@@ -342,9 +362,9 @@ fn settle(
             }
         }
         if let Some(segment) = find(&mut segments, queue.defined_in) {
-            segment.definitions += 1;
+            segment.define(queue.name.len(), true);
         }
         recovered.queues.push(RecoveredQueue { queue: id, name: queue.name.clone(), records, bytes });
     }
-    (queues, segments)
+    (queues, segments, dropped)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::Files;
-use super::format::{ENTRY_HEAD, Head, SECOND_HEAD, Salt, VERSION};
+use super::format::{ENTRY_HEAD, Head, SECOND_HEAD, SHORT_ENTRY, Salt, VERSION};
 use super::index::Freed;
 
 /// A segment with entries.
@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) size: u64,
     /// Needed records.
     pub(super) records: u64,
-    /// Bytes of their entries.
+    /// Bytes of their entries, and of the names.
     pub(super) bytes: u64,
     /// Queues whose name is told here and nowhere behind.
     pub(super) definitions: u64,
@@ -54,6 +54,18 @@ impl Segment {
         self.bytes += bytes + records * ENTRY_HEAD as u64;
     }
 
+    /// Counts that the name of a queue is told here, or was and is told elsewhere.
+    pub(super) fn define(&mut self, name: usize, is_here: bool) {
+        let bytes = SHORT_ENTRY + name as u64;
+        if is_here {
+            self.definitions += 1;
+            self.bytes += bytes;
+        } else {
+            self.definitions = self.definitions.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
+
     pub(super) fn give_back(&mut self, freed: Freed) {
         self.records = self.records.saturating_sub(freed.records);
         self.bytes = self.bytes.saturating_sub(freed.bytes + freed.records * ENTRY_HEAD as u64);
@@ -72,8 +84,15 @@ pub(super) fn serial_of(name: &str) -> Option<u64> {
     (serial != 0 && serial < u64::MAX / 2 && format!("{serial:08}") == digits).then_some(serial)
 }
 
-/// Makes a segment and takes its room. Neither the file nor its name is durable yet.
-pub(super) fn make(dir: &Path, serial: u64, size: u64, files: &dyn Files) -> io::Result<Fresh> {
+/// Makes a segment with its room; file and name are durable before anything is written to it.
+pub(super) fn make_durable(dir: &Path, serial: u64, size: u64, files: &dyn Files, names: &File) -> io::Result<Fresh> {
+    let fresh = make(dir, serial, size, files)?;
+    files.sync(&fresh.file, serial)?;
+    names.sync_all()?;
+    Ok(fresh)
+}
+
+fn make(dir: &Path, serial: u64, size: u64, files: &dyn Files) -> io::Result<Fresh> {
     let path = path(dir, serial);
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
     let salt = Salt::new(serial);

@@ -18,8 +18,8 @@ pub(super) const JOBS: usize = 8;
 /// Something that waits for the disk.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Make these files durable, and with `names` the directory too.
-    Sync { files: Vec<(u64, Arc<File>)>, names: bool, group: Group },
+    /// Make these files durable.
+    Sync { files: Vec<(u64, Arc<File>)>, group: Group },
     /// Make a segment that can be used at once.
     Prepare { serial: u64, size: u64 },
     /// Remove a segment for good.
@@ -92,27 +92,16 @@ impl Drop for Worker {
 impl Place {
     fn perform(&self, job: Job) -> Done {
         match job {
-            Job::Sync { files, names, group } => Done::Synced { group, result: self.sync(&files, names) },
-            Job::Prepare { serial, size } => Done::Prepared(self.prepare(serial, size)),
+            Job::Sync { files, group } => Done::Synced { group, result: self.sync(&files) },
+            Job::Prepare { serial, size } => {
+                Done::Prepared(segment::make_durable(&self.dir, serial, size, &*self.files, &self.names))
+            }
             Job::Remove { serial } => Done::Removed { serial, result: self.remove(serial) },
         }
     }
 
-    pub(super) fn sync(&self, files: &[(u64, Arc<File>)], names: bool) -> io::Result<()> {
-        for (serial, file) in files {
-            self.files.sync(file, *serial)?;
-        }
-        if names {
-            self.names.sync_all()?;
-        }
-        Ok(())
-    }
-
-    fn prepare(&self, serial: u64, size: u64) -> io::Result<Fresh> {
-        let fresh = segment::make(&self.dir, serial, size, &*self.files)?;
-        self.files.sync(&fresh.file, serial)?;
-        self.names.sync_all()?;
-        Ok(fresh)
+    fn sync(&self, files: &[(u64, Arc<File>)]) -> io::Result<()> {
+        files.iter().try_for_each(|(serial, file)| self.files.sync(file, *serial))
     }
 
     /// The directory is durable before the next segment goes: an older one never comes back without a newer one.
