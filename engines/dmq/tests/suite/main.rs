@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod connections;
 mod defects;
 mod files;
 mod matrix;
+mod model;
 mod redelivery;
 mod rig;
 mod vectors;

@@ -1,9 +1,7 @@
 //! A consumer that dies: what it had not taken over comes again where redelivery is on, and nowhere else.
 
+use crate::rig::{Consumer, MODES, Node, Setup, consume, consumers, files, push, values};
 use overstory_dmq::config::Durability;
-use overstory_replay::eventually;
-
-use crate::rig::{Consumer, MODES, Node, Setup, consume, files, push, values};
 
 const CHANNEL: &str = "c";
 
@@ -16,21 +14,6 @@ fn node(durability: Durability, redeliver: Option<bool>) -> Node {
 fn push_all(node: &Node, values: &[Vec<u8>]) {
     let mut client = node.legacy();
     values.iter().for_each(|value| push(&mut client, CHANNEL, value));
-}
-
-/// Waits until the node knows that so many consumers are left.
-fn consumers(node: &Node, count: usize) {
-    eventually("the consumer is gone", || {
-        let consumers = node.with(|engine| {
-            let mut consumers = 0;
-            engine.store().borrow().queues(None, &mut |_, totals| {
-                consumers += usize::try_from(totals.consumers).unwrap();
-                std::ops::ControlFlow::Continue(())
-            });
-            consumers
-        });
-        consumers == count
-    });
 }
 
 #[test]

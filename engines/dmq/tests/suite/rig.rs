@@ -11,7 +11,7 @@ use overstory_dmq::dmqnode::DmqNode;
 use overstory_dmq::engine::DmqEngine;
 use overstory_node::app::{NodeContext, NodeProgram};
 use overstory_node::stats::NodeStats;
-use overstory_replay::{Host, Request};
+use overstory_replay::{Host, Request, eventually};
 use overstory_runtime::Shutdown;
 use overstory_swarm::legacy::dmq::Request as Legacy;
 use overstory_swarm::legacy::{Names, Status};
@@ -216,6 +216,21 @@ pub(crate) fn consume(node: &Node, channel: &str) -> Connection {
     let mut client = node.legacy();
     assert_eq!(client.ask(&Legacy::Consume { channel: channel.as_bytes() }), Status::Ok, "consume of {channel}");
     client
+}
+
+/// Waits until the node knows that so many consumers are left.
+pub(crate) fn consumers(node: &Node, count: usize) {
+    eventually("the consumer is gone", || {
+        let consumers = node.with(|engine| {
+            let mut consumers = 0;
+            engine.store().borrow().queues(None, &mut |_, totals| {
+                consumers += usize::try_from(totals.consumers).unwrap();
+                std::ops::ControlFlow::Continue(())
+            });
+            consumers
+        });
+        consumers == count
+    });
 }
 
 /// The names of channels, as requests carry them.
