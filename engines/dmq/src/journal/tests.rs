@@ -12,11 +12,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use overstory_node::commit::Commits;
+use overstory_node::inspect::Finding;
 
 use super::files::Files;
 use super::log::Log;
 use super::{Journal, Options, Recovered};
-use crate::disk::{Disk, DiskError, QueueId};
+use crate::disk::{Disk, DiskError, QueueId, Read, contract};
 
 /// The smallest segments, so that there are many.
 const SMALL: Options = Options { segment_bytes: 64 * 1024 };
@@ -163,4 +164,63 @@ fn a_push_larger_than_a_segment_gets_one_of_its_own() {
     let (mut journal, _, recovered) = open(dir.path());
     assert_eq!(recovered.problems, Vec::<String>::new());
     assert_eq!(read_all(&mut journal, 1, 0, 10), (vec![b"small".to_vec(), large, b"after".to_vec()], 0));
+}
+
+/// A journal whose replies are waited for: a push is acknowledged when a group with it is durable.
+struct Awaited(Journal);
+
+impl Disk for Awaited {
+    fn keeps_all(&self) -> bool {
+        self.0.keeps_all()
+    }
+
+    fn create(&mut self, queue: QueueId, name: &str) -> Result<(), DiskError> {
+        self.0.create(queue, name)
+    }
+
+    fn rename(&mut self, queue: QueueId, name: &str) -> Result<(), DiskError> {
+        self.0.rename(queue, name)
+    }
+
+    fn remove(&mut self, queue: QueueId) -> Result<(), DiskError> {
+        self.0.remove(queue)
+    }
+
+    fn reserve(&mut self, records: usize, bytes: u64) -> Result<(), DiskError> {
+        self.0.reserve(records, bytes)
+    }
+
+    fn append(&mut self, queue: QueueId, record: &[u8]) -> Result<(), DiskError> {
+        self.0.append(queue, record)
+    }
+
+    fn read(&mut self, queue: QueueId, from: u64, max: usize, out: &mut Vec<u8>) -> Result<Read, DiskError> {
+        self.0.read(queue, from, max, out)
+    }
+
+    fn release(&mut self, queue: QueueId, from: u64, to: u64) -> Result<(), DiskError> {
+        self.0.release(queue, from, to)
+    }
+
+    fn settle(&mut self) -> Result<(), DiskError> {
+        self.0.settle()?;
+        finish(&self.0);
+        Ok(())
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.0.bytes_on_disk()
+    }
+
+    fn findings(&self, findings: &mut Vec<Finding>) {
+        self.0.findings(findings);
+    }
+}
+
+#[test]
+fn the_contract_holds() {
+    contract::run(&|dir| {
+        let (journal, _, recovered) = open(dir);
+        (Box::new(Awaited(journal)), recovered.queues)
+    });
 }

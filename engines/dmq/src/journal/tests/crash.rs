@@ -274,7 +274,7 @@ fn compare(pushed: &[Pushed], found: &[Vec<u8>], durable: u64, killed: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_acknowledged_survives_crashes(steps in steps()) {
