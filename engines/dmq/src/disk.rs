@@ -6,6 +6,9 @@
 //! The records of a queue are numbered from 0 in the order of [`Disk::append`], those that were found at the start
 //! first; numbers have no gaps and are not kept over a restart.
 
+#[cfg(test)]
+pub(crate) mod contract;
+
 use std::io;
 
 use overstory_node::inspect::Finding;

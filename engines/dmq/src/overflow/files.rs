@@ -139,6 +139,10 @@ impl DiskFile {
         self.file.sync_data()
     }
 
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// Another handle to the same file.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {

@@ -46,6 +46,14 @@ impl Header {
         (linked && (channel != 0 || length != 0)).then_some(Self { channel, next, length })
     }
 
+    /// Reads a header that was being changed to lead to the next record when the process was killed: the one that it was
+    /// before, the last of its queue.
+    pub(super) fn decode_torn(bytes: &[u8]) -> Option<Self> {
+        let mut before: [u8; HEADER_LEN] = *bytes.first_chunk()?;
+        before[8..16].fill(0);
+        Self::decode(&before).filter(|header| header.channel != 0)
+    }
+
     /// Bytes of header and record.
     pub(super) fn size(&self) -> u64 {
         HEADER + self.length

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use overstory_swarm::channel::MAX_CHANNEL_NAME;
 
-use super::files;
+use super::files::{self, DiskFile};
 use super::header::{HEADER, START};
 
 /// The file.
@@ -93,8 +93,9 @@ pub(super) fn is_name(name: &str) -> bool {
 /// Replaces the index.
 pub(super) fn replace(dir: &Path, content: &[u8]) -> io::Result<()> {
     let new = dir.join(NEW);
-    let mut file = fs::File::create(&new)?;
-    file.write_all(content)?;
+    let file = DiskFile::open(&new)?;
+    file.set_len(0)?;
+    file.write_at(content, 0)?;
     file.sync_all()?;
     files::rename(&new, &dir.join(NAME))?;
     files::sync_dir(dir)

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::DATA;
 use super::files::DiskFile;
-use super::header::{Header, MAGIC, START};
+use super::header::{HEADER_LEN, Header, MAGIC, START};
 use super::index::{self, Identity, Line};
 use super::positions::{self, Noted};
 use super::queue::Queue;
@@ -138,7 +138,8 @@ impl Recovery<'_> {
         for at in &noted.damaged {
             self.damage(positions::NAME, &format!("damaged at offset {at}; some of what was consumed may come back"));
         }
-        let mut from = noted.end.max(START);
+        // What is damaged may have been the state of a queue: all its records have to be looked for then.
+        let mut from = if noted.damaged.is_empty() { noted.end.max(START) } else { START };
         self.next_channel = noted.next_channel;
         self.removed = noted.removed;
         for (channel, (name, state)) in noted.queues {
@@ -293,7 +294,6 @@ impl Recovery<'_> {
             chain.bytes += header.length;
             (chain.last, chain.end) = (offset, Some(header));
         }
-        // What a record of zeros at the head tells is that its space was given back.
         for (at, len) in std::mem::take(&mut scan.gaps) {
             if self.has_data(at, len)? {
                 self.damage(DATA, &format!("{len} bytes at offset {at} hold no record"));
@@ -309,11 +309,19 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Whether a range that does not begin at the head of the file holds anything but zeros.
+    /// Whether a range holds anything but zeros. One at the head that begins with zeros was given back.
     fn has_data(&mut self, from: u64, len: u64) -> io::Result<bool> {
         let (mut at, end) = (self.file.next_data(from, from + len), from + len);
-        if from <= START && at > from {
-            return Ok(false);
+        if from <= START {
+            let first = self.window.get(
+                self.file,
+                from,
+                HEADER_LEN.min(usize::try_from(len).unwrap_or(HEADER_LEN)),
+                self.len,
+            )?;
+            if first.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+                return Ok(false);
+            }
         }
         while at < end {
             let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(64 * 1024);
@@ -346,6 +354,10 @@ impl Recovery<'_> {
             let length = chain.end.map_or(0, |end| end.length);
             if let Some(end) = chain.end {
                 self.end = self.end.max(chain.last + end.size());
+                let header = Header { next: 0, ..end }.encode();
+                if self.window.get(self.file, chain.last, HEADER_LEN, self.len)? != Some(&header) {
+                    self.links.push((chain.last, Header { next: 0, ..end }));
+                }
             }
             let last = (chain.last, length);
             queues.push(Queue::with(&chain.name, channel, chain.first, chain.records, chain.bytes, last));

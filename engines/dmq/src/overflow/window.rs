@@ -36,10 +36,11 @@ impl Window {
         Ok(self.held(offset, len))
     }
 
-    /// The header at `offset`, if there is one whose record lies before `end`.
+    /// The header at `offset`, where one is known to be, if its record lies before `end`.
     pub(super) fn header(&mut self, file: &DiskFile, offset: u64, end: u64) -> io::Result<Option<Header>> {
         let bytes = self.get(file, offset, HEADER_LEN, end)?;
-        Ok(bytes.and_then(Header::decode).filter(|header| header.fits(offset, end)))
+        let header = bytes.and_then(|bytes| Header::decode(bytes).or_else(|| Header::decode_torn(bytes)));
+        Ok(header.filter(|header| header.fits(offset, end)))
     }
 
     /// Follows a change of bytes in the file.

@@ -130,9 +130,20 @@ impl Overflow {
             self.empty()?;
         } else if self.consumed >= PUNCH {
             self.consumed = 0;
+            // A start does not look for records where there are none any more.
+            self.note_all();
+            self.write_positions()?;
             self.punch();
         }
         Ok(())
+    }
+
+    /// Adds the states of all queues to the entries.
+    fn note_all(&mut self) {
+        for queue in self.queues.values() {
+            self.entries.state(queue.channel, &queue.state());
+        }
+        self.entries.end(self.buffer_start.max(START), self.next_channel);
     }
 
     fn write_positions(&mut self) -> Result<(), DiskError> {
@@ -215,10 +226,7 @@ impl Overflow {
             return last;
         }
         self.index.begun = Some(identity);
-        for queue in self.queues.values() {
-            self.entries.state(queue.channel, &queue.state());
-        }
-        self.entries.end(self.buffer_start.max(START), self.next_channel);
+        self.note_all();
         self.entries.index(identity);
         self.write_positions()?;
         let handles = self.file.try_clone().and_then(|data| Ok((data, self.positions.handle()?)));
