@@ -4,6 +4,8 @@
 mod away;
 mod legacy;
 mod node;
+mod queue;
+mod queue_node;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

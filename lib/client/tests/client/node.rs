@@ -92,30 +92,15 @@ impl Node {
     }
 
     async fn connection(&self, mut stream: TcpStream) -> Option<()> {
-        assert_eq!(stream.read_u8().await.ok()?, PROTOCOL_VERSION);
-        stream.write_all(&[PROTOCOL_VERSION]).await.ok()?;
-        let mut input = Vec::new();
-        let time = auth::read_time(&self.message(&mut stream, &mut input).await?).unwrap();
-        let mut out = Vec::new();
-        auth::put_nonce(&mut out, [1, 2, 3, 4]);
-        stream.write_all(&out).await.ok()?;
-        let body = self.message(&mut stream, &mut input).await?;
-        let (name, code) = auth::read_proof(&body).unwrap();
-        let right = name == b"test" && *code == auth::code(&identity().key, time, [1, 2, 3, 4]);
-        let accepted = right && !self.behaviour.reject;
-        out.clear();
-        auth::put_verdict(&mut out, accepted);
-        stream.write_all(&out).await.ok()?;
-        if !accepted {
-            return None;
-        }
+        let (mut input, mut out) = (Vec::new(), Vec::new());
+        authenticate(&mut stream, &mut input, self.behaviour.reject).await?;
         let (tx, mut updates) = mpsc::channel(16);
         self.updates.lock().unwrap().push(tx);
         let mut range_id = 0;
         loop {
             out.clear();
             let body = tokio::select! {
-                body = self.message(&mut stream, &mut input) => body?,
+                body = message(&mut stream, &mut input) => body?,
                 Some(update) = updates.recv() => {
                     Replies::new(&mut out, range_id).message(|out| update.encode(out));
                     stream.write_all(&out).await.ok()?;
@@ -197,19 +182,37 @@ impl Node {
         }
         true
     }
+}
 
-    async fn message(&self, stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<Vec<u8>> {
-        loop {
-            if let Step::Message { body, consumed, kind: Kind::Request | Kind::Authentication } =
-                frame::next(input, frame::MAX_BODY).unwrap()
-            {
-                let body = body.to_vec();
-                input.drain(..consumed);
-                return Some(body);
-            }
-            if stream.read_buf(input).await.ok()? == 0 {
-                return None;
-            }
+/// The node's part of the authentication; nothing if it failed.
+pub(crate) async fn authenticate(stream: &mut TcpStream, input: &mut Vec<u8>, reject: bool) -> Option<()> {
+    assert_eq!(stream.read_u8().await.ok()?, PROTOCOL_VERSION);
+    stream.write_all(&[PROTOCOL_VERSION]).await.ok()?;
+    let time = auth::read_time(&message(stream, input).await?).unwrap();
+    let mut out = Vec::new();
+    auth::put_nonce(&mut out, [1, 2, 3, 4]);
+    stream.write_all(&out).await.ok()?;
+    let body = message(stream, input).await?;
+    let (name, code) = auth::read_proof(&body).unwrap();
+    let right = name == b"test" && *code == auth::code(&identity().key, time, [1, 2, 3, 4]);
+    out.clear();
+    auth::put_verdict(&mut out, right && !reject);
+    stream.write_all(&out).await.ok()?;
+    (right && !reject).then_some(())
+}
+
+/// The next message.
+pub(crate) async fn message(stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Step::Message { body, consumed, kind: Kind::Request | Kind::Authentication } =
+            frame::next(input, frame::MAX_BODY).unwrap()
+        {
+            let body = body.to_vec();
+            input.drain(..consumed);
+            return Some(body);
+        }
+        if stream.read_buf(input).await.ok()? == 0 {
+            return None;
         }
     }
 }

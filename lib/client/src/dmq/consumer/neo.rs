@@ -107,13 +107,16 @@ impl Source {
             let mut arrived = Arrived::default();
             tokio::select! {
                 biased;
-                () = taken.notified(), if delivered && want != Want::Suspend => {
-                    delivered = false;
-                    // The Stop that comes instead takes the batch over as well.
-                    if want == Want::Run {
+                // What is wanted may have changed just before.
+                () = taken.notified(), if delivered && want != Want::Suspend => match *control.borrow() {
+                    Want::Run => {
+                        delivered = false;
                         conn.core.go_on(id);
                     }
-                }
+                    // The Stop takes the batch over as well.
+                    Want::Stop => delivered = false,
+                    Want::Suspend => taken.notify_one(),
+                },
                 turned = conn.turn(|&mut (), event| { arrived.take(event); false }) => turned?,
                 Ok(()) = control.changed() => {}
                 () = tx.closed() => return Ok(Ended::Complete),
