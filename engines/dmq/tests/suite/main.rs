@@ -5,6 +5,7 @@
 mod connections;
 mod defects;
 mod files;
+mod limits;
 mod matrix;
 mod model;
 mod redelivery;

@@ -1,7 +1,12 @@
 //! A consumer that dies: what it had not taken over comes again where redelivery is on, and nowhere else.
 
-use crate::rig::{Consumer, MODES, Node, Setup, consume, consumers, files, push, values};
+use crate::rig::{Consumer, MODES, Node, Setup, consume, consumers, files, neo_push, push, records, values};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::scope;
+
 use overstory_dmq::config::Durability;
+use overstory_swarm::legacy::Status;
+use overstory_swarm::legacy::dmq::Request as Legacy;
 
 const CHANNEL: &str = "c";
 
@@ -171,5 +176,57 @@ fn a_legacy_consumer_takes_over_what_it_is_sent() {
         drop(first);
         consumers(&node, 0);
         assert_eq!(node.records(), 0, "{durability:?}");
+    }
+}
+
+/// Under load, with consumers that die again and again with a batch in their hands: every record is taken over once,
+/// and what is in a batch is in order.
+#[test]
+fn consumers_that_die_again_and_again_lose_and_double_nothing() {
+    const RECORDS: usize = 1500;
+    for durability in MODES {
+        let channel_size = if durability == Durability::Memory { 10_000_000 } else { 400 };
+        let node = &Node::start(Setup { redeliver: Some(true), channel_size, ..Setup::of(durability) });
+        Consumer::start(node, CHANNEL, "s").stop();
+        let taken = &AtomicUsize::new(0);
+        let consume = move |every: usize| {
+            let (mut over, mut batches) = (Vec::new(), 0);
+            'connection: while taken.load(Ordering::Relaxed) < RECORDS {
+                let mut consumer = Consumer::start(node, CHANNEL, "s");
+                while let Some(batch) = records(&consumer.client.read(1)) {
+                    assert!(batch.is_sorted(), "{durability:?}: {batch:?}");
+                    batches += 1;
+                    if batches % every == 0 {
+                        continue 'connection;
+                    }
+                    consumer.go_on();
+                    taken.fetch_add(batch.len(), Ordering::Relaxed);
+                    over.extend(batch);
+                }
+            }
+            over
+        };
+        scope(|scope| {
+            let consumers: Vec<_> = [2, 3, 5].map(|every| scope.spawn(move || consume(every))).into();
+            scope.spawn(|| {
+                let mut client = node.neo();
+                for number in 0..RECORDS {
+                    neo_push(&mut client, number as u64 + 1, &[CHANNEL], format!("{number:06}").as_bytes());
+                }
+            });
+            // What is left of the consumers ends with the channel.
+            let mut client = node.legacy();
+            while consumers.iter().any(|consumer| !consumer.is_finished()) {
+                if taken.load(Ordering::Relaxed) >= RECORDS {
+                    let remove = Legacy::RemoveChannel { channel: CHANNEL.as_bytes() };
+                    assert_eq!(client.ask(&remove), Status::Ok);
+                }
+                std::thread::yield_now();
+            }
+            let mut over: Vec<_> = consumers.into_iter().flat_map(|consumer| consumer.join().unwrap()).collect();
+            over.sort();
+            let all: Vec<_> = (0..RECORDS).map(|number| format!("{number:06}").into_bytes()).collect();
+            assert!(over == all, "{durability:?}: {} records", over.len());
+        });
     }
 }

@@ -224,7 +224,7 @@ pub(crate) fn consumers(node: &Node, count: usize) {
         let consumers = node.with(|engine| {
             let mut consumers = 0;
             engine.store().borrow().queues(None, &mut |_, totals| {
-                consumers += usize::try_from(totals.consumers).unwrap();
+                consumers += totals.consumers;
                 std::ops::ControlFlow::Continue(())
             });
             consumers

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel as counter};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::scope;
 
 use overstory_replay::{PATIENCE, eventually};
@@ -150,7 +150,8 @@ fn consume_all(
         let mut counters = Vec::new();
         let mut running = Vec::new();
         for consumers in subscribers {
-            let (came, comes) = counter();
+            // Room for each record twice: nobody waits for the counting side.
+            let (came, comes) = sync_channel(2 * count);
             counters.push(comes);
             let threads = consumers.into_iter().map(|consuming| {
                 let came = came.clone();
@@ -163,6 +164,7 @@ fn consume_all(
                 assert!(comes.recv_timeout(PATIENCE).is_ok(), "{channel}: there are {number} records only");
             }
         }
+        drop(counters);
         eventually("the channel is empty", || {
             let channel = channel.to_owned();
             node.with(move |engine| {
@@ -179,10 +181,14 @@ fn consume_all(
 
 impl Consuming {
     /// Reads until the channel is removed.
-    fn run(self, came: &Sender<()>, written: &OnceLock<()>) -> Vec<Vec<u8>> {
+    fn run(self, came: &SyncSender<()>, written: &OnceLock<()>) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         // The counting side is gone when it has seen enough.
-        let mut count = |records: usize| (0..records).for_each(|_| drop(came.send(())));
+        let count = |records: usize| {
+            (0..records).for_each(|_| {
+                let _ = came.send(());
+            });
+        };
         let (mut consumer, mut suspended) = match self {
             Self::Legacy(mut client) => loop {
                 let value = client.read_array();
