@@ -11,10 +11,12 @@ pub const SUFFIX: &str = ".rq";
 pub const UNFINISHED_SUFFIX: &str = ".rq.tmp";
 
 /// Bytes before the first record.
-pub const HEADER: u64 = 12;
+pub const HEADER: u64 = HEADER_BYTES as u64;
+
+const HEADER_BYTES: usize = 12;
 
 /// Bytes of a record's length.
-const HEAD: u64 = 8;
+const HEAD: usize = 8;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +98,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// It cannot be read. Damage is no error.
     pub fn new(mut input: R, size: u64) -> io::Result<Self> {
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; HEADER_BYTES];
         let complete = size >= HEADER && whole(input.read_exact(&mut header))?;
         let [a, b, c, d, bytes @ ..] = header;
         Ok(Self {
@@ -167,7 +169,7 @@ impl<R: Read> Reader<R> {
         let offset = self.at;
         self.at += (out.len() - begin) as u64;
         self.records += 1;
-        if out.len() - begin == HEAD as usize {
+        if out.len() - begin == HEAD {
             out.truncate(begin);
             let (count, first) = self.empty.unwrap_or((0, offset));
             self.empty = Some((count + 1, first));
@@ -178,12 +180,12 @@ impl<R: Read> Reader<R> {
 
     /// Appends a length and the bytes behind it; false if the file has fewer.
     fn append_record(&mut self, left: u64, out: &mut Vec<u8>) -> io::Result<bool> {
-        let mut head = [0; HEAD as usize];
-        if left < HEAD || !whole(self.input.read_exact(&mut head))? {
+        let mut head = [0; HEAD];
+        if left < HEAD as u64 || !whole(self.input.read_exact(&mut head))? {
             return Ok(false);
         }
         let length = u64::from_le_bytes(head);
-        if length > left - HEAD {
+        if length > left - HEAD as u64 {
             return Ok(false);
         }
         out.extend_from_slice(&head);

@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, reason = "tests")]
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;

@@ -56,20 +56,17 @@ impl Store {
     pub fn take(&mut self, queue: QueueId, consumer: ConsumerId, max_bytes: usize, out: &mut Vec<u8>) -> Option<Taken> {
         let known = self.queues.get_mut(*self.ids.get(&queue)?)?;
         let begin = out.len();
-        let result = known.take(max_bytes, out, self.disk.as_deref_mut()).and_then(|range| match range {
-            Some(range) if !self.options.redeliver => {
-                // What was taken is taken, whether the disk could note it or not.
-                let finished = known.finish(range.clone(), self.disk.as_deref_mut()).err();
-                Ok(Some((range, finished)))
-            }
-            range => Ok(range.map(|range| (range, None))),
-        });
-        known.turns.came(consumer, known.has_records());
-        let (range, error) = match result {
-            Ok(Some((range, error))) => (Some(range), error),
-            Ok(None) => (None, None),
+        let (range, mut error) = match known.take(max_bytes, out, self.disk.as_deref_mut()) {
+            Ok(range) => (range, None),
             Err(error) => (None, Some(error)),
         };
+        if let Some(range) = &range
+            && !self.options.redeliver
+        {
+            // What was taken is taken, whether the disk could note it or not.
+            error = known.finish(range.clone(), self.disk.as_deref_mut()).err();
+        }
+        known.turns.came(consumer, known.has_records());
         if let Some(error) = error {
             self.note(error);
         }

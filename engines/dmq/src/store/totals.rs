@@ -39,7 +39,7 @@ impl QueueTotals {
     /// How full the memory is, in whole percent, rounded down; above 100 where more was loaded than the limit allows.
     #[must_use]
     pub fn percent(&self) -> u64 {
-        if self.limit == 0 { 0 } else { self.bytes_memory.saturating_mul(100) / self.limit }
+        self.bytes_memory.saturating_mul(100).checked_div(self.limit).unwrap_or(0)
     }
 
     /// Adds another queue's figures; its `waiting_since` counts if it is earlier.
