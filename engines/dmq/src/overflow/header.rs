@@ -48,10 +48,13 @@ impl Header {
 
     /// Reads a header that was being changed to lead to the next record when the process was killed: the one that it was
     /// before, the last of its queue.
-    pub(super) fn decode_torn(bytes: &[u8]) -> Option<Self> {
+    /// With what stands in the place of the distance.
+    pub(super) fn decode_torn(bytes: &[u8]) -> Option<(Self, u64)> {
         let mut before: [u8; HEADER_LEN] = *bytes.first_chunk()?;
+        let next = u64::from_le_bytes(*before.get(8..)?.first_chunk()?);
         before[8..16].fill(0);
-        Self::decode(&before).filter(|header| header.channel != 0)
+        let header = Self::decode(&before).filter(|header| header.channel != 0)?;
+        Some((header, next))
     }
 
     /// Bytes of header and record.

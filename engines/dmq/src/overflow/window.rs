@@ -36,11 +36,22 @@ impl Window {
         Ok(self.held(offset, len))
     }
 
-    /// The header at `offset`, where one is known to be, if its record lies before `end`.
+    /// The header at `offset`, if there is one whose record lies before `end`.
     pub(super) fn header(&mut self, file: &DiskFile, offset: u64, end: u64) -> io::Result<Option<Header>> {
-        let bytes = self.get(file, offset, HEADER_LEN, end)?;
-        let header = bytes.and_then(|bytes| Header::decode(bytes).or_else(|| Header::decode_torn(bytes)));
-        Ok(header.filter(|header| header.fits(offset, end)))
+        let Some(bytes) = self.get(file, offset, HEADER_LEN, end)? else { return Ok(None) };
+        if let Some(header) = Header::decode(bytes) {
+            return Ok(Some(header).filter(|header| header.fits(offset, end)));
+        }
+        let Some((torn, next)) = Header::decode_torn(bytes).filter(|(torn, _)| torn.fits(offset, end)) else {
+            return Ok(None);
+        };
+        // It was not the last record of the file, and its link, if that is whole, leads to the same queue. Else this is damage
+        // that happens to leave the parity right.
+        let mut strict = |offset| Ok(self.get(file, offset, HEADER_LEN, end)?.and_then(Header::decode));
+        let behind: io::Result<Option<Header>> = strict(offset + torn.size());
+        let linked: io::Result<Option<Header>> = offset.checked_add(next).map_or(Ok(None), strict);
+        let genuine = behind?.is_some() && linked?.is_none_or(|linked| linked.channel == torn.channel);
+        Ok(genuine.then_some(torn))
     }
 
     /// Follows a change of bytes in the file.

@@ -147,8 +147,8 @@ fn check(dir: &Path, before: &[Model], after: &[Model]) {
         let early = before.iter().find(|model| model.id == queue.queue);
         let late = after.iter().find(|model| model.id == queue.queue);
         let mut names: Vec<_> = early.iter().chain(&late).map(|model| model.name.clone()).collect();
-        if early.is_none() {
-            // It was made since, and may have had another name for a while, or be gone again.
+        if early.is_none() || late.is_none() {
+            // Made or removed since, it may have had another name for a while.
             names = vec![format!("queue-{}", queue.queue), format!("sub@queue-{}", queue.queue)];
         }
         assert!(names.contains(&queue.name), "{queue:?}, {names:?}");
