@@ -143,6 +143,8 @@ pub async fn run(driver: Driver) {
         }
         while driver.log.borrow_mut().tidy() {
             tokio::task::yield_now().await;
+            // A long move keeps no reply waiting.
+            driver.log.borrow_mut().take_done();
         }
     }
 }

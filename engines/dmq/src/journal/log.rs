@@ -28,6 +28,8 @@ use crate::disk::{DiskError, QueueId};
 
 /// What is written even if nobody waits for it, so that it takes no memory.
 const MUCH: usize = 1024 * 1024;
+/// Bytes appended until it is looked again whether records have to be moved.
+const DEBT: u64 = 16 * 1024;
 
 /// A queue with its name and records.
 #[derive(Debug, Default)]
@@ -114,6 +116,8 @@ pub(super) struct Log {
 pub(super) struct Trouble {
     pub(super) failed: Option<String>,
     pub(super) full: Option<String>,
+    /// No segment could be made ahead; that was logged.
+    pub(super) unprepared: bool,
     pub(super) lost: u64,
     pub(super) damage: Option<String>,
     pub(super) remove: Option<String>,
@@ -268,7 +272,7 @@ impl Log {
     pub(super) fn settle(&mut self) -> Result<(), DiskError> {
         self.check()?;
         self.tell_released()?;
-        if self.debt > 0 && self.wants_move() {
+        if self.debt >= DEBT {
             self.work_off_debt();
         }
         if self.group.is_none() && self.wants_group() {
@@ -319,6 +323,13 @@ impl Log {
         self.done.poll_recv(cx)
     }
 
+    /// Takes what the threads have done so far.
+    pub(super) fn take_done(&mut self) {
+        while let Ok(done) = self.done.try_recv() {
+            self.finished(done);
+        }
+    }
+
     pub(super) fn finished(&mut self, done: Done) {
         match done {
             Done::Synced { group, result: Ok(()) } => {
@@ -335,6 +346,7 @@ impl Log {
             }
             Done::Prepared(Ok(fresh)) if self.next.is_none() && fresh.serial > self.last_serial() => {
                 self.preparing = false;
+                self.trouble.unprepared = false;
                 self.next = Some(fresh);
             }
             Done::Prepared(Ok(fresh)) => {
@@ -345,7 +357,9 @@ impl Log {
             }
             Done::Prepared(Err(error)) => {
                 self.preparing = false;
-                tracing::warn!(target: "dmqnode.journal", %error, "no segment can be prepared");
+                if !std::mem::replace(&mut self.trouble.unprepared, true) {
+                    tracing::warn!(target: "dmqnode.journal", %error, "no segment can be prepared");
+                }
             }
             Done::Removed { result: Ok(()), .. } => {
                 self.removing = None;
@@ -395,12 +409,12 @@ impl Log {
             }
         }
         // Those that a group under way holds, it holds alone.
-        while let Some(group) = self.group {
-            match self.done.try_recv() {
-                Ok(done) => self.finished(done),
-                Err(_nothing_yet) if group.upto <= self.synced => break,
-                Err(_nothing_yet) => std::thread::yield_now(),
+        while self.group.is_some() {
+            if !self.syncer.is_there() {
+                return Err(self.fail("waiting for the thread of", io::ErrorKind::BrokenPipe.into()));
             }
+            std::thread::yield_now();
+            self.take_done();
             self.check()?;
         }
         self.committing = self.commits.made();
@@ -562,7 +576,7 @@ impl Log {
 
     pub(super) fn findings(&self, findings: &mut Vec<Finding>) {
         let mut add = |check, state, text| findings.push(Finding { check, state, text });
-        let Trouble { failed, full, lost, damage, remove } = &self.trouble;
+        let Trouble { failed, full, lost, damage, remove, .. } = &self.trouble;
         if let Some(text) = failed {
             add("journal_failed", State::Critical, format!("nothing is taken until the node is restarted: {text}"));
         }

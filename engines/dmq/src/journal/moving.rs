@@ -46,9 +46,10 @@ impl Log {
 
     /// Moves in proportion to what was appended, so that the journal cannot grow faster than it is cleaned.
     pub(super) fn work_off_debt(&mut self) {
-        let budget = (2 * self.debt).min(2 * SLICE);
-        self.debt = 0;
-        let _later = self.move_slice(budget);
+        let budget = (2 * std::mem::take(&mut self.debt)).min(2 * SLICE);
+        if self.wants_move() {
+            let _later = self.move_slice(budget);
+        }
     }
 
     /// Moves some records if that is wanted; says whether there is more to move at once.

@@ -87,9 +87,13 @@ pub(super) fn serial_of(name: &str) -> Option<u64> {
 /// Makes a segment with its room; file and name are durable before anything is written to it.
 pub(super) fn make_durable(dir: &Path, serial: u64, size: u64, files: &dyn Files, names: &File) -> io::Result<Fresh> {
     let fresh = make(dir, serial, size, files)?;
-    files.sync(&fresh.file, serial)?;
-    names.sync_all()?;
-    Ok(fresh)
+    match files.sync(&fresh.file, serial).and_then(|()| names.sync_all()) {
+        Ok(()) => Ok(fresh),
+        Err(error) => {
+            let _gone = fs::remove_file(path(dir, serial));
+            Err(error)
+        }
+    }
 }
 
 fn make(dir: &Path, serial: u64, size: u64, files: &dyn Files) -> io::Result<Fresh> {
