@@ -23,39 +23,27 @@ impl DmqClient {
             return Err(Error::ValueTooBig { length: value.len(), limit: MAX_ARRAY });
         }
         let mut buffer = Vec::new();
-        let names = channels.iter().map(|name| name.as_bytes());
         let request = match channels {
             [channel] => Request::Push { channel: channel.as_bytes(), value },
-            _ => Request::PushMulti { channels: Names::new(names, &mut buffer), value },
+            _ => {
+                let names = channels.iter().map(|name| name.as_bytes());
+                Request::PushMulti { channels: Names::new(names, &mut buffer), value }
+            }
         };
-        let repeat = self.inner.config.at_least_once;
-        let push = self.in_turn(pools, repeat, async |pool, limit| match ask::done(pool, &request, limit).await {
-            Err(Error::Node { node }) => Err(Error::NotPushed { node }),
-            done => done.map(Some),
-        });
-        push.await.map(|_| ())
+        self.in_turn(pools, &request, self.inner.config.at_least_once).await.map(|_| ())
     }
 
     pub(super) async fn legacy_pop(&self, pools: &[Arc<Pool>], channel: &str) -> Result<Option<Vec<u8>>, Error> {
-        let request = Request::Pop { channel: channel.as_bytes() };
-        self.in_turn(pools, false, async |pool, limit| {
-            let value = ask::value(pool, &request, limit).await.map_err(|error| match error {
-                // The published status for a channel with subscribers (protocol §1.6).
-                Error::Node { node } => Error::Subscribed { node },
-                error => error,
-            })?;
-            Ok(Some(value).filter(|value| !value.is_empty()))
-        })
-        .await
+        self.in_turn(pools, &Request::Pop { channel: channel.as_bytes() }, false).await
     }
 
     /// Asks the nodes in turn until one has something to say; none if nobody has and one of them said so.
-    async fn in_turn<T>(
+    async fn in_turn(
         &self,
         pools: &[Arc<Pool>],
+        request: &Request<'_>,
         repeat: bool,
-        ask: impl AsyncFn(&Arc<Pool>, Limit) -> Result<Option<T>, Error>,
-    ) -> Result<Option<T>, Error> {
+    ) -> Result<Option<Vec<u8>>, Error> {
         let (inner, after) = (&self.inner, self.inner.config.request_timeout);
         let deadline = Instant::now() + after;
         let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
@@ -63,7 +51,7 @@ impl DmqClient {
             let (mut nothing, mut refused, mut unreached) = (false, None, None);
             for index in inner.turns.trusted_first() {
                 let Some(pool) = pools.get(index) else { continue };
-                match ask(pool, Limit::Until(deadline, after)).await {
+                match one(pool, request, Limit::Until(deadline, after)).await {
                     Ok(Some(answer)) => {
                         inner.turns.there(index);
                         return Ok(Some(answer));
@@ -103,5 +91,21 @@ impl DmqClient {
                 (_, None, None) => return Err(Error::NoNodes),
             }
         }
+    }
+}
+
+/// Asks one node: the record of a Pop; nothing in particular if a Push was done; none if there is nothing.
+async fn one(pool: &Arc<Pool>, request: &Request<'_>, limit: Limit) -> Result<Option<Vec<u8>>, Error> {
+    if !matches!(request, Request::Pop { .. }) {
+        return match ask::done(pool, request, limit).await {
+            Err(Error::Node { node }) => Err(Error::NotPushed { node }),
+            done => done.map(|()| Some(Vec::new())),
+        };
+    }
+    match ask::value(pool, request, limit).await {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        // The published status for a channel with subscribers (protocol §1.6).
+        Err(Error::Node { node }) => Err(Error::Subscribed { node }),
+        Err(error) => Err(error),
     }
 }

@@ -77,19 +77,21 @@ impl DmqClient {
         refused: &mut Refused,
         deadline: Instant,
     ) -> Result<(usize, Call), Error> {
-        let left = || self.inner.turns.round().filter_map(|index| Some((index, links.get(index)?)));
-        for (index, link) in left() {
+        for index in self.inner.turns.round() {
             if !refused.has(index)
+                && let Some(link) = links.get(index)
                 && let Some(call) = link.try_begin(request)?
             {
                 return Ok((index, call));
             }
         }
         // Somebody was asked: who is away is not waited for, who only has too much to do is.
-        let waiting: Vec<_> = left()
-            .filter(|(index, link)| !refused.has(*index) && (refused.is_empty() || link.trouble().is_none()))
-            .map(|(index, link)| Box::pin(async move { Ok((index, link.begin(request, deadline).await?)) }))
-            .collect();
+        let mut waiting = Vec::new();
+        for (index, link) in links.iter().enumerate() {
+            if !refused.has(index) && (refused.is_empty() || link.trouble().is_none()) {
+                waiting.push(Box::pin(async move { Ok((index, link.begin(request, deadline).await?)) }));
+            }
+        }
         if waiting.is_empty() {
             return Err(refused.last.take().unwrap_or(Error::NoNodes));
         }

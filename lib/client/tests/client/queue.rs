@@ -445,3 +445,30 @@ async fn a_legacy_consumer_stops_with_all_that_was_sent() {
     }
     assert_eq!(seen, (0..5000).map(record).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn every_request_can_be_a_task_of_its_own() {
+    let (a, _) = OldNode::start(None).await;
+    let node = QueueNode::start(Behaviour::default()).await;
+    for config in [ClientConfig::legacy(registry([a])), neo(&[node.address])] {
+        let client = DmqClient::start(config).unwrap();
+        let task = tokio::spawn(async move {
+            client.push("c", b"v").await.unwrap();
+            client.push_multi(&["c", "d"], b"v").await.unwrap();
+            let popped = client.pop("c").await.unwrap();
+            let mut consumer = client.consume("c", "").unwrap();
+            let Some(Ok(Delivery::Records(batch))) = consumer.next().await else { panic!("records") };
+            consumer.stop();
+            if let Ok(mut producer) = client.produce(&["c"]) {
+                producer.send(b"v").await.unwrap();
+                producer.finish().await;
+                client.channels().await.unwrap();
+                client.sizes_by_node(None).await.unwrap();
+                client.num_connections_by_node().await.unwrap();
+                client.remove_channel("c").await.unwrap();
+            }
+            (popped, batch.len())
+        });
+        assert_eq!(timeout(LONG, task).await.unwrap().unwrap(), (Some(b"v".to_vec()), 1));
+    }
+}
