@@ -200,6 +200,12 @@ mod tests {
     }
 
     #[test]
+    fn sections_may_be_empty() {
+        let empty = "[ChannelSizeById]\n[Queue]\n[Overflow]\n[Report]\n[Performance]\n";
+        assert_eq!(read(&format!("{SERVER}{empty}")).unwrap(), read(SERVER).unwrap());
+    }
+
+    #[test]
     fn a_batch_goes_back_by_default_when_all_is_on_disk() {
         for (durability, redeliver) in [("memory", false), ("overflow", false), ("journal", true)] {
             let settings = read(&format!("{SERVER}[Queue]\ndurability = {durability}\n")).unwrap();

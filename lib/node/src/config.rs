@@ -267,6 +267,8 @@ impl<'a> Section<'a> {
     pub fn entries(&self) -> Vec<(&'a str, &'a str)> {
         let config = self.config;
         let mut all: Vec<(&str, &str)> = Vec::new();
+        // Without entries it is a known section all the same. No key is empty.
+        config.ask(self.name, "");
         let in_file = config.ini.section(self.name).map_or(&[][..], |s| &s.entries);
         let over = config.overrides.iter().filter(|o| o.section == self.name);
         let pairs = in_file.iter().map(|e| (e.key.as_str(), e.value.as_str()));
