@@ -295,7 +295,7 @@ fn judge(
             }
         }
         recovered.unfinished += torn.iter().map(|(from, to)| to - from).sum::<u64>();
-        if !segment.damaged && !(scanned.ended && torn.is_empty()) {
+        if !(segment.damaged || scanned.ended && torn.is_empty()) {
             close(&mut segment, &scanned, &torn).map_err(failed("closing", &path))?;
         }
         if segment.serial >= state.mark.0 || !scanned.ended || !torn.is_empty() {
