@@ -27,11 +27,12 @@ struct Stack(SupervisordPrefix);
 impl Stack {
     fn new() -> Self {
         let prefix = SupervisordPrefix::new().unwrap();
-        for name in ["dhtnode", "dhtdump", "overstory", "service", "hypcontrol"] {
+        for name in ["dhtnode", "dhtdump", "dmqnode", "queuenode", "overstory", "service", "hypcontrol"] {
             symlink(EXECUTABLE, prefix.path().join("bin").join(name)).unwrap();
         }
-        let sections = "[BACKEND]\nservices = []\n[MIDDLEWARE]\nservices = [\"dht*\", \"dhtdump*\"]\n[FRONTEND]\n";
-        prefix.write("etc/hypcontrol.conf", sections).unwrap();
+        let patterns = "services = [\"dht*\", \"dhtdump*\", \"dmq*\", \"queue*\"]\n";
+        let sections = format!("[BACKEND]\nservices = []\n[MIDDLEWARE]\n{patterns}[FRONTEND]\n");
+        prefix.write("etc/hypcontrol.conf", &sections).unwrap();
         Self(prefix)
     }
 
@@ -125,11 +126,16 @@ fn with_every_key(template: &str) -> String {
 #[test]
 fn the_templates_name_keys_that_the_programs_know_with_values_they_take() {
     let dir = tempfile::tempdir().unwrap();
-    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc/dht");
-    for (program, file) in [("dhtnode", "config.ini"), ("dhtdump", "dump.ini")] {
+    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc");
+    for (program, file) in [
+        ("dhtnode", "dht/config.ini"),
+        ("dhtdump", "dht/dump.ini"),
+        ("dmqnode", "dmq/config.ini"),
+        ("queuenode", "queue/config.ini"),
+    ] {
         let template = fs::read_to_string(etc.join(file)).unwrap();
         for text in [template.clone(), with_every_key(&template)] {
-            let path = dir.path().join(file);
+            let path = dir.path().join("config.ini");
             fs::write(&path, text).unwrap();
             let mut command = Command::new(EXECUTABLE);
             command.args([program, "--check-config", "-c"]).arg(&path).current_dir(dir.path());
@@ -227,27 +233,125 @@ fn many_additions_at_once_get_ports_of_their_own_and_one_of_a_name_wins() {
     assert!(list.contains("warning: no node of the group dht has 0xc000000000000000..0xffffffffffffffff"), "{list}");
 }
 
+/// Pushes lines into the channel `q` of a group, given one per line.
+fn push(stack: &Stack, group: &str, numbers: std::ops::Range<u32>) {
+    let mut command = stack.command(&format!("swarm dmq --group {group} push q"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines: String = numbers.map(|number| format!("{number:04}\n")).collect();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{group}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Takes up to so many records out of the channel `q` of a group.
+fn pop(stack: &Stack, group: &str, number: u32) -> Vec<u32> {
+    let ran = stack.run(&format!("swarm dmq --group {group} pop q -n {number}"));
+    assert!(matches!(ran.code, Some(0 | 3)), "{group}: {}{}", ran.out, ran.err);
+    ran.out.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Kills the node of a service and waits until its successor serves.
+fn kill_and_wait(stack: &Stack, service: &str) {
+    let killed = stack.pid(service).unwrap();
+    SupervisordPrefix::kill_hard(killed);
+    wait_for(&format!("another {service}"), || stack.pid(service).filter(|pid| *pid != killed));
+    let port = stack.port(service);
+    wait_for(service, || TcpStream::connect(("127.0.0.1", port)).ok());
+}
+
+/// A queue of each durability: what each keeps over a restart, over a kill, and when it is removed.
+#[test]
+fn queues_of_every_durability_are_added_run_survive_and_are_removed() {
+    let stack = Stack::new();
+    let told = stack.succeeds("add dmq over --channel-size 4K --start");
+    assert!(told.contains("dmq-over: ready") && !told.contains("warning"), "{told}");
+    let first = stack.pid("dmq-over").unwrap();
+    stack.succeeds("add dmq keep --durability journal --group keep --start");
+    stack.succeeds("add queue mem --size q=1M --start");
+    assert_eq!(stack.pid("dmq-over"), Some(first), "adding one restarted another");
+    let shown = stack.instance("queue-mem");
+    assert_eq!((&shown["type"], &shown["group"], &shown["range"]), (&"queue".into(), &"mem".into(), &Value::Null));
+    assert_eq!(shown["neo_port"], shown["port"].as_u64().unwrap() + 100);
+    let check = stack.run("hypcontrol check");
+    for service in ["dmq-over", "dmq-keep", "queue-mem"] {
+        assert!(check.out.contains(&format!("{service} accepts its own")), "{}{}", check.out, check.err);
+    }
+
+    let all = [("dmq-over", "dmq"), ("dmq-keep", "keep"), ("queue-mem", "mem")];
+    for (service, group) in all {
+        push(&stack, group, 0..500);
+        assert_eq!(pop(&stack, group, 100), (0..100).collect::<Vec<_>>(), "{service}");
+        // Orderly: nothing is lost, nothing comes twice, whatever the durability.
+        stack.succeeds(&format!("service {service} restart"));
+        wait_for(service, || TcpStream::connect(("127.0.0.1", stack.port(service))).ok());
+        assert_eq!(pop(&stack, group, 100), (100..200).collect::<Vec<_>>(), "{service}");
+        // Not orderly.
+        kill_and_wait(&stack, service);
+        let left = pop(&stack, group, 1000);
+        match group {
+            "keep" => assert_eq!(left, (200..500).collect::<Vec<_>>()),
+            "mem" => assert!(left.is_empty(), "{left:?}"),
+            // What was in memory only is gone; the rest is there once and in order.
+            _ => assert!(left.is_sorted_by(|a, b| a < b) && left.iter().all(|n| (200..500).contains(n)), "{left:?}"),
+        }
+        push(&stack, group, 500..600);
+    }
+
+    // A full queue without a disk refuses; what it has taken stays.
+    stack.succeeds("add queue full --channel-size 100 --start");
+    let mut taken = 0;
+    while stack.run("swarm dmq --group full push q 0123456789").code == Some(0) {
+        taken += 1;
+        assert!(taken < 100, "a queue of 100 bytes takes everything");
+    }
+    assert_eq!(taken, 5);
+    assert_eq!(stack.succeeds("swarm dmq --group full pop q --all").lines().count(), 5);
+
+    // Removing ends it orderly; what is kept has the records.
+    let kept = |line: &str| {
+        let told = stack.succeeds(line);
+        Path::new(told.lines().find_map(|line| line.strip_prefix("  its data is in ")).unwrap()).to_owned()
+    };
+    assert!(fs::metadata(kept("remove queue mem").join("data/q.rq")).unwrap().len() > 0);
+    let journal = fs::read_dir(kept("remove dmq keep").join("data/journal")).unwrap().flatten();
+    assert!(journal.map(|file| file.metadata().unwrap().len()).sum::<u64>() > 0);
+    stack.succeeds("remove dmq over --purge");
+    assert_eq!(stack.run("remove dmq full").code, Some(1), "another kind's instance");
+    stack.succeeds("remove queue full --purge");
+    assert_eq!(stack.succeeds("list"), "");
+    let status = stack.succeeds("service --status-all");
+    assert!(!status.contains("dmq") && !status.contains("queue"), "{status}");
+    assert_eq!(fs::read_dir(stack.path().join("etc/nodes")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(stack.path().join("srv")).unwrap().count(), 1, "removed alone");
+}
+
 /// Kills `overstory add` at many moments: afterwards the instance is there as a whole or not at all, and the next
 /// command works.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the moment at which it is killed is what the rounds go through")]
 fn an_addition_killed_at_any_moment_leaves_all_or_nothing() {
     let stack = Stack::new();
-    for round in 0..20_u64 {
-        let name = format!("k{round}");
-        let mut child = stack.command(&format!("add dht {name} --range empty")).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(round * 2));
+    let kinds = [("dht", "--range empty"), ("dmq", "--durability journal"), ("queue", "--group q")];
+    for (round, (kind, options)) in kinds.iter().cycle().take(24).enumerate() {
+        let line = format!("add {kind} k{round} {options}");
+        let mut child = stack.command(&line).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(u64::try_from(round).unwrap() * 2));
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let last = stack.run("add dht last --range empty");
-    assert_eq!(last.code, Some(0), "{}{}", last.out, last.err);
+    for (kind, options) in kinds {
+        let last = stack.run(&format!("add {kind} last {options}"));
+        assert_eq!(last.code, Some(0), "{}{}", last.out, last.err);
+    }
     let list = stack.run("list");
     assert_eq!((list.code, list.err.as_str()), (Some(0), ""), "{}", list.out);
-    let listed = list.out.lines().filter(|line| line.starts_with("dht-")).count();
+    let listed = |kind: &str| list.out.lines().filter(|line| line.starts_with(&format!("{kind}-"))).count();
+    let all = listed("dht") + listed("dmq") + listed("queue");
     let present = fs::read_dir(stack.path().join("srv")).unwrap().count();
     let program_files = fs::read_dir(stack.path().join("etc/supervisord.d")).unwrap().count();
-    assert_eq!((present, program_files), (listed, listed), "{}", list.out);
-    let nodes = fs::read_to_string(stack.path().join("etc/nodes/dht.nodes")).unwrap();
-    assert_eq!(nodes.lines().filter(|line| !line.starts_with('#')).count(), listed, "{nodes}");
+    assert_eq!((present, program_files), (all, all), "{}", list.out);
+    for (group, kind) in [("dht", "dht"), ("dmq", "dmq"), ("q", "queue")] {
+        let nodes = fs::read_to_string(stack.path().join(format!("etc/nodes/{group}.nodes"))).unwrap();
+        assert_eq!(nodes.lines().filter(|line| !line.starts_with('#')).count(), listed(kind), "{nodes}");
+    }
 }

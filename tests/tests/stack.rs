@@ -275,6 +275,82 @@ fn nodes_are_added_to_a_running_stack_seen_killed_and_removed() {
     assert_eq!(stack.call("overstory", &["dead", "list"]).unwrap().trim(), "no dead letters");
 }
 
+#[test]
+fn queue_nodes_are_added_to_a_running_stack_seen_filled_and_removed() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let api = stack.admin().unwrap();
+    let before = wait_for("the web server's pid", seconds(10), || pid(&stack, "webserver")).unwrap();
+    stack.call("overstory", &["add", "dmq", "a", "--durability", "journal", "--start"]).unwrap();
+    stack.call("overstory", &["add", "queue", "tracking", "--channel-size", "1000", "--start"]).unwrap();
+    assert_eq!(pid(&stack, "webserver").unwrap(), Some(before), "adding a node restarted another service");
+    let swarm = |group: &str, arguments: &[&str]| {
+        let etc = stack.prefix().join("etc");
+        let nodes = etc.join(format!("nodes/{group}.nodes")).display().to_string();
+        let credentials = etc.join(format!("secrets/{group}.credentials")).display().to_string();
+        let flags = ["dmq", "--nodes", &nodes, "--credentials", &credentials];
+        stack.call("swarm", &[&flags[..], arguments].concat())
+    };
+    for number in 0..20 {
+        swarm("dmq", &["push", "clicks", &format!("click {number}")]).unwrap();
+    }
+    assert_eq!(swarm("dmq", &["pop", "clicks"]).unwrap(), "click 0\n");
+
+    // Nine records of 92 bytes are nine tenths of the queue.
+    for _ in 0..9 {
+        swarm("tracking", &["push", "views", &"v".repeat(92)]).unwrap();
+    }
+
+    // Both are in the list, without a part of the hash space; the full one has an alarm.
+    let dmq = node(&api, "dmq-a", |node| node["records"] == 19);
+    let (kind, program, status) = (&dmq["type"], &dmq["program"], &dmq["status"]);
+    assert_eq!((kind, program, status), (&json!("dmq"), &json!("dmqnode"), &json!("running")));
+    assert_eq!((&dmq["range"], &dmq["group"], &dmq["host"]), (&Value::Null, &json!("dmq"), &json!(host())));
+    let queue = node(&api, "queue-tracking", |node| node["records"] == 9 && node["alarm"]["state"] == 2);
+    assert_eq!((&queue["type"], &queue["group"]), (&json!("queue"), &json!("tracking")));
+    let said = queue["alarm"]["output"].as_str().unwrap();
+    assert!(said.contains("views 90 %"), "{said}");
+    let layout = api.get_ok("/api/v4/nodes?type=dmq,queue").unwrap();
+    assert_eq!((&layout["meta"]["total_count"], &layout["coverage"]), (&json!(2), &json!([])));
+
+    // Room again: the alarm turns to ok. hypcontrol looks after both like after anything else.
+    for _ in 0..9 {
+        swarm("tracking", &["pop", "views"]).unwrap();
+    }
+    node(&api, "queue-tracking", |node| node["alarm"]["state"] != 2);
+    let services = stack.status().unwrap()["services"].as_array().unwrap().clone();
+    for name in ["dmq-a", "queue-tracking"] {
+        let ready = |service: &Value| service["name"] == name && service["state"] == "RUNNING";
+        assert!(services.iter().any(ready), "{name}: {services:?}");
+    }
+    let check = stack.command("hypcontrol").arg("check").output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("dmq-a accepts its own") && said.contains("queue-tracking accepts its own"), "{said}");
+
+    // Killed, then the whole stack stopped and started: what was answered is there.
+    let killed = pid(&stack, "dmq-a").unwrap().unwrap();
+    kill_9(killed);
+    wait_for("another dmq-a", seconds(30), || Ok(pid(&stack, "dmq-a")?.filter(|pid| *pid != killed))).unwrap();
+    let next = wait_for("its records", seconds(30), || Ok(swarm("dmq", &["pop", "clicks"]).ok())).unwrap();
+    assert_eq!(next, "click 1\n");
+    stack.call("hypcontrol", &["stop"]).unwrap();
+    stack.call("hypcontrol", &["start"]).unwrap();
+    assert_eq!(swarm("dmq", &["pop", "clicks", "--all"]).unwrap().lines().count(), 18);
+
+    stack.call("overstory", &["remove", "dmq", "a", "--purge"]).unwrap();
+    stack.call("overstory", &["remove", "queue", "tracking", "--purge"]).unwrap();
+    let api = stack.admin().unwrap();
+    wait_for("an empty list", seconds(30), || {
+        let answer = api.get_ok("/api/v4/nodes")?;
+        Ok(Some(()).filter(|()| answer["meta"]["total_count"] == 0))
+    })
+    .unwrap();
+    let named = |line: &str| line.contains("dmqnode") || line.contains("queuenode");
+    let left: Vec<_> = stack.processes().unwrap().into_iter().filter(|(_, line)| named(line)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(fs::read_dir(stack.prefix().join("srv")).unwrap().count(), 0);
+    assert_eq!(stack.call("overstory", &["dead", "list"]).unwrap().trim(), "no dead letters");
+}
+
 /// Sends a critical event for `component` and waits for its alarm.
 fn passes_an_event(stack: &Stack, component: &str) {
     let event = json!({"connector": "test", "connector_name": "stack", "event_type": "check", "component": component,

@@ -58,9 +58,9 @@ pub struct NodeView {
     pub id: String,
     /// The instance, such as dht-main.
     pub instance: String,
-    /// dht, dhtdump, ...
+    /// dht, dhtdump, dmq, queue, ...
     pub r#type: String,
-    /// The nodes that share a hash space with it; the type if it is not in another group.
+    /// The nodes that clients use together with it; the type if it is not in another group.
     pub group: String,
     /// The program.
     pub program: Option<String>,
@@ -74,7 +74,7 @@ pub struct NodeView {
     pub port: Option<u16>,
     /// The port of the neo protocol.
     pub neo_port: Option<u16>,
-    /// The part of the hash space that it keeps.
+    /// The part of the hash space that it keeps; null for types that share none.
     pub range: Option<RangeView>,
     /// running, stopped, or silent: no report for three intervals.
     pub status: &'static str,
@@ -205,7 +205,7 @@ impl Node {
 #[utoipa::path(get, path = "/api/v4/nodes", tag = "nodes", summary = "The server layout: the nodes and what they keep",
     params(
         ("search" = Option<String>, Query, description = "Text that the entity's id contains, letter case aside"),
-        ("type" = Option<Vec<String>>, Query, description = "Only these types: dht, dhtdump, ...", style = Form, explode = false),
+        ("type" = Option<Vec<String>>, Query, description = "Only these types: dht, dhtdump, dmq, queue, ...", style = Form, explode = false),
         ("group" = Option<String>, Query, description = "Only this group"),
         ("host" = Option<String>, Query, description = "Only those of this host"),
         ("status" = Option<Vec<String>>, Query, description = "running, stopped, silent", style = Form, explode = false),

@@ -125,6 +125,30 @@ async fn nodes_that_keep_the_same_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn queues_have_no_part_of_the_hash_space() {
+    let server = start().await;
+    let dmq = |id: &str, report: Value| {
+        let mut report = report;
+        report["type"] = "dmq".into();
+        report["range"] = Value::Null;
+        node(id, 0, report)
+    };
+    let entities = vec![
+        dmq("dmq-a/h1", json!({"records": 5, "bytes": 50, "channels": 2, "neo_port": 22_100, "last_dump": null})),
+        dmq("dmq-b/h1", json!({"records": 7, "group": "dht"})),
+        node("dht-a/h1", 0, json!({"range": range(LOW[0], HIGH[1])})),
+    ];
+    server.commit(Commit { at: Timestamp(NOW), entities, ..Commit::default() }).await;
+    let answer = server.get("/api/v4/nodes?type=dmq&sort_by=records&sort=desc").await.json();
+    assert_eq!(ids(&answer), ["dmq-b/h1", "dmq-a/h1"]);
+    let first = &answer["data"][1];
+    assert_eq!((&first["range"], &first["group"], &first["neo_port"]), (&Value::Null, &json!("dmq"), &json!(22_100)));
+    // A queue in a group of the same name leaves the dht's coverage alone.
+    let expected = json!([{"type": "dht", "group": "dht", "running": 1, "complete": true, "gaps": [], "overlaps": []}]);
+    assert_eq!(answer["coverage"], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_questions_about_nodes_are_refused() {
     let server = start().await;
     let answer = server.get("/api/v4/nodes?status=dead&sort_by=size&limit=0").await;
