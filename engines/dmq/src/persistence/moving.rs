@@ -37,7 +37,7 @@ pub(super) struct Source {
 }
 
 enum Files {
-    Overflow(Overflow),
+    Overflow(Box<Overflow>),
     Journal(Journal, Driver),
 }
 
@@ -51,7 +51,12 @@ impl Source {
         }
         let (overflow, found) =
             Overflow::open(dir, &overflow::Options::default()).context("cannot open the overflow")?;
-        Ok(Some(Self { disk: Files::Overflow(overflow), queues: found.queues, problems: found.problems, paths }))
+        Ok(Some(Self {
+            disk: Files::Overflow(Box::new(overflow)),
+            queues: found.queues,
+            problems: found.problems,
+            paths,
+        }))
     }
 
     /// The journal in `dir`; nothing if there is none.
@@ -70,7 +75,7 @@ impl Source {
     /// Appends all records to the queues of `store`.
     pub(super) fn copy_to(&mut self, store: &mut Store) -> anyhow::Result<()> {
         let disk: &mut dyn Disk = match &mut self.disk {
-            Files::Overflow(overflow) => overflow,
+            Files::Overflow(overflow) => &mut **overflow,
             Files::Journal(journal, _) => journal,
         };
         let (mut records, mut buffer) = (0_u64, Vec::new());
