@@ -61,14 +61,18 @@ fn last_event(kind: &str, instance: &str, host: &str, now: Timestamp) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kind::KINDS;
     use super::*;
 
     #[test]
     fn the_last_event_is_about_the_nodes_entity_and_ends_its_alarm() {
-        let event = last_event("dht", "dht-a", "h", Timestamp(7));
-        assert_eq!(event.entity_id().as_str(), "dht-a/h");
-        assert_eq!(event.routing_key().as_str(), "swarm.dht.check.resource.h.dht-a");
-        assert!(node::is_removed(&event.extra[node::INFO]));
-        assert_eq!(event.kind, EventKind::Check { state: State::Ok });
+        for kind in KINDS {
+            let (kind, service) = (kind.name, kind.service("a"));
+            let event = last_event(kind, &service, "h", Timestamp(7));
+            assert_eq!(event.entity_id().as_str(), format!("{service}/h"));
+            assert_eq!(event.routing_key().as_str(), format!("swarm.{kind}.check.resource.h.{service}"));
+            assert!(node::is_removed(&event.extra[node::INFO]));
+            assert_eq!(event.kind, EventKind::Check { state: State::Ok });
+        }
     }
 }
