@@ -38,21 +38,8 @@ pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Resu
             if removed { 0 } else { NOT_FOUND }
         }
         Command::Getall(all) => get_all(&client, all, &mut out).await?,
-        Command::Channels => {
-            let (told, code) = living(client.channels_by_node().await);
-            let names: BTreeSet<String> = told.into_iter().flat_map(|(_, names)| names).collect();
-            for name in names {
-                writeln!(out, "{name}")?;
-            }
-            code
-        }
-        Command::Size { channel } => {
-            let (told, code) = living(client.sizes_by_node(channel.as_deref()).await?);
-            for (_, Size { node, records, bytes }) in told {
-                writeln!(out, "{node}\t{records}\t{bytes}")?;
-            }
-            code
-        }
+        Command::Channels => channels(client.channels_by_node().await, &mut out)?,
+        Command::Size { channel } => sizes(client.sizes_by_node(channel.as_deref()).await?, &mut out)?,
         Command::Listen { channel, format } => {
             let changes = client.listen(channel)?;
             name_missing(&client);
@@ -98,6 +85,25 @@ pub(super) fn living<T>(answers: Answers<T>) -> (Vec<(SocketAddrV4, T)>, u8) {
         }
     }
     (told, code)
+}
+
+/// Prints the channels of the living nodes.
+pub(super) fn channels(answers: Answers<Vec<String>>, out: &mut Out) -> io::Result<u8> {
+    let (told, code) = living(answers);
+    let names: BTreeSet<String> = told.into_iter().flat_map(|(_, names)| names).collect();
+    for name in names {
+        writeln!(out, "{name}")?;
+    }
+    Ok(code)
+}
+
+/// Prints what the living nodes hold.
+pub(super) fn sizes(answers: Answers<Size>, out: &mut Out) -> io::Result<u8> {
+    let (told, code) = living(answers);
+    for (_, Size { node, records, bytes }) in told {
+        writeln!(out, "{node}\t{records}\t{bytes}")?;
+    }
+    Ok(code)
 }
 
 /// Names the nodes that are away while the others are followed.
@@ -147,7 +153,7 @@ async fn put_lines(client: &DhtClient, put: &Put) -> anyhow::Result<u8> {
         let stored = client.put(&put.channel, key, &value).await;
         (value.len() as u64, stored)
     };
-    bulk::send_all(&bulk, |input| input::line(input), parse, store).await
+    bulk::send_all(&bulk, input::line, parse, store).await
 }
 
 async fn get_all(client: &DhtClient, all: &GetAll, out: &mut Out) -> anyhow::Result<u8> {

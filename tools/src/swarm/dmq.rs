@@ -4,16 +4,14 @@ mod read;
 mod stats;
 mod write;
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
 
 use clap::{Args, Subcommand};
-use overstory_client::{ClientConfig, DmqClient, Size};
+use overstory_client::{ClientConfig, DmqClient};
 
-use super::commands::living;
-use super::output;
-use super::{Format, Nodes};
+use super::commands::{self, living};
+use super::{Format, Nodes, output};
 
 /// Pushes records into queues and takes them out.
 ///
@@ -188,21 +186,8 @@ pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Resu
         Command::Pop(pop) => read::pop(&client, pop, legacy, &mut out).await?,
         Command::Consume(consume) => read::consume(&client, consume, &mut out).await?,
         Command::Produce { channels, records } => write::produce(&client, channels, *records).await?,
-        Command::Channels => {
-            let (told, code) = living(client.channels_by_node().await?);
-            let names: BTreeSet<String> = told.into_iter().flat_map(|(_, names)| names).collect();
-            for name in names {
-                writeln!(out, "{name}")?;
-            }
-            code
-        }
-        Command::Size { channel } => {
-            let (told, code) = living(client.sizes_by_node(channel.as_deref()).await?);
-            for (_, Size { node, records, bytes }) in told {
-                writeln!(out, "{node}\t{records}\t{bytes}")?;
-            }
-            code
-        }
+        Command::Channels => commands::channels(client.channels_by_node().await?, &mut out)?,
+        Command::Size { channel } => commands::sizes(client.sizes_by_node(channel.as_deref()).await?, &mut out)?,
         Command::Remove { channel } => living(client.remove_channel_by_node(channel).await?).1,
         Command::Stats => stats::run(&client, &mut out).await?,
     };
