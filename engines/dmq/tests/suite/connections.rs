@@ -123,16 +123,16 @@ fn a_producer_goes_on_when_its_channel_is_removed() {
     push(&mut producer, "d", b"the connection is free");
 }
 
-/// The consumer whose turn it is goes away before it takes the record: the next one gets it.
+/// The consumer whose turn it is stops just when the record comes: it has the record, or the next one gets it.
 #[test]
-fn a_wakeup_is_not_lost_with_its_consumer() {
+fn a_push_and_a_stop_at_the_same_time_lose_no_record() {
     for durability in MODES {
         let node = Node::start(Setup::of(durability));
         for _ in 0..30 {
             let first = Consumer::start(&node, "c", "");
             let mut second = Consumer::start(&node, "c", "");
             let mut client = node.legacy();
-            // The push and the end of the first connection come to the node at about the same time.
+            // The push and the Stop come to the node at about the same time.
             let mut request = Vec::new();
             Legacy::Push { channel: b"c", value: b"v" }.encode(&mut request);
             let mut first = first.client.connection;

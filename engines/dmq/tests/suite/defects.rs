@@ -6,8 +6,8 @@ use overstory_swarm::legacy::dmq::Request as Legacy;
 use overstory_swarm::neo::dmq::Request as Neo;
 
 use crate::rig::{
-    CONTINUE, Consumer, MODES, Node, STOP, Setup, ask, consume, files, neo_pop, neo_push, pop, pop_all, push,
-    push_payload, values, with_names,
+    CONTINUE, Consumer, Node, STOP, Setup, ask, consume, files, neo_pop, neo_push, pop, pop_all, push, push_payload,
+    values, with_names,
 };
 
 const BAD_NAMES: [&[u8]; 6] = [b"", b"a b", b"../x", b"a/b", b"a@b", &[b'a'; 231]];
