@@ -53,6 +53,13 @@ pub const DHT: NodeKind = NodeKind {
     config: "minval = 0x0000000000000000\nmaxval = 0xffffffffffffffff\n[Options_Memory]\nlock_memory = false\n",
 };
 
+/// The queue node, whose queues have a megabyte in memory each and go on on disk.
+pub const DMQ: NodeKind =
+    NodeKind { program: "dmqnode", neo: NeoPort::Key("neoport"), config: "channel_size_limit = 1000000\n" };
+
+/// The queue node of the seeds, whose queues are in memory alone.
+pub const QUEUE: NodeKind = NodeKind { program: "queuenode", ..DMQ };
+
 /// An instance: a temporary directory with `etc/config.ini` and `etc/credentials`, in which node and tools run.
 #[derive(Debug)]
 pub struct NodeInstance {

@@ -14,6 +14,7 @@ use crate::config::sections::ServerSection;
 use crate::config::{Config, ConfigError};
 use crate::control::ControlSocket;
 use crate::control::credentials::{self, CredentialCommands};
+use crate::data_lock::DataLock;
 use crate::server::{Listeners, Server, ServerConfig};
 use crate::stats::NodeStats;
 use crate::watch::node::NodeSubject;
@@ -73,6 +74,7 @@ pub(super) async fn live<P: NodeProgram>(mut life: Life, plan: Plan<P::Settings>
         started: SystemClock.now().secs(),
         interval_s: life.plan.report.interval.as_secs(),
     })?;
+    let data = DataLock::acquire(&server.data_dir);
     let stats = Rc::new(NodeStats::new::<P::Engine>());
     let context = NodeContext {
         stats: Rc::clone(&stats),
@@ -90,6 +92,8 @@ pub(super) async fn live<P: NodeProgram>(mut life: Life, plan: Plan<P::Settings>
         never().await
     };
     let work = async {
+        // Held until everything is saved.
+        let _data = data?;
         let engine = tokio::select! {
             biased;
             () = life.shutdown.requested() => {
