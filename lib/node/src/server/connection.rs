@@ -420,11 +420,11 @@ impl<S: Session> Connection<S> {
         let buffers = &self.place.registry.buffers;
         buffers.settle(&mut self.input, &mut self.taken);
         buffers.settle(&mut self.output, &mut self.sent);
-        let end = self.sendable();
-        self.place.member.unsent.set(end.saturating_sub(self.sent));
         if let Some(commits) = self.session.commits() {
             self.gate.wait(commits, &self.place.member.board);
         }
+        let end = self.sendable();
+        self.place.member.unsent.set(end.saturating_sub(self.sent));
         let (phase, requests) = self.session.phase(self.input.len() - self.taken);
         let phase = match phase {
             _ if self.stage != Stage::Open || self.unsent() > 0 => Phase::Busy,

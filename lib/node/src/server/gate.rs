@@ -52,14 +52,16 @@ impl Gate {
         self.marks.front().map(|mark| mark.from)
     }
 
-    /// Lets the connection's task run when the next part of what waits may be sent.
+    /// Lets the connection's task run when the next part of what waits may be sent: at once if that is so by now.
     #[inline]
     pub(super) fn wait(&mut self, commits: &Commits, board: &Rc<Board>) {
-        if let Some(mark) = self.marks.front()
-            && mark.change > self.awaited
-        {
-            self.awaited = mark.change;
-            commits.wait(mark.change, Rc::clone(board));
+        if let Some(mark) = self.marks.front() {
+            if mark.change <= commits.durable() {
+                board.wake_task();
+            } else if mark.change > self.awaited {
+                self.awaited = mark.change;
+                commits.wait(mark.change, Rc::clone(board));
+            }
         }
         if self.marks.is_empty() && self.marks.capacity() > KEPT {
             self.marks = VecDeque::new();
