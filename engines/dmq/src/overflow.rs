@@ -104,6 +104,8 @@ pub struct Overflow {
     entries: Entries,
     dirty: Vec<QueueId>,
     changed: bool,
+    /// There was no room when it was asked for last.
+    full: bool,
     options: Options,
     index: IndexState,
     /// The last attempt to write failed like this.
@@ -158,6 +160,7 @@ impl Overflow {
             entries: Entries::default(),
             dirty: Vec::new(),
             changed: false,
+            full: false,
             options: options.clone(),
             index,
             trouble: None,

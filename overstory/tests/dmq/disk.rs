@@ -8,9 +8,16 @@ use super::rig::{Mode, SmallDisk, files, finding, instance, saved, value, values
 
 /// Pushes until the node refuses, by both protocols; returns how many it has taken.
 fn fill(node: &NodeInstance, channel: &str, from: u32) -> u32 {
-    let (mut client, mut taken) = (Legacy::to(node).unwrap(), from);
-    while client.push(channel, &value(channel, taken)) == Status::Ok {
-        taken += 1;
+    let (mut client, mut taken, mut refused) = (Legacy::to(node).unwrap(), from, 0);
+    // What is refused may be the reason to make room.
+    while refused < 3 {
+        match client.push(channel, &value(channel, taken)) {
+            Status::Ok => (taken, refused) = (taken + 1, 0),
+            status => {
+                assert_eq!(status, Status::OutOfMemory);
+                refused += 1;
+            }
+        }
         assert!(taken < 1_000_000, "it is refused in the end");
     }
     // Small ones may still find room; a large one does not, and is told so.

@@ -364,6 +364,7 @@ impl Log {
             Done::Removed { result: Ok(()), .. } => {
                 self.removing = None;
                 self.trouble.remove = None;
+                self.prepare();
             }
             Done::Removed { serial, result: Err(error) } => {
                 self.removing = Some((serial, true));
@@ -450,9 +451,11 @@ impl Log {
         size.saturating_sub(self.end() + ENTRY_HEAD as u64)
     }
 
-    /// Room that records leave to what must find room later: releases above all.
+    /// Room that records leave to what must find room later: releases above all. On a full disk it is much: there is
+    /// no other segment for them, and without them none ever gets free.
     pub(super) fn headroom(&self) -> u64 {
-        self.segment_bytes / 32
+        let is_last = self.next.is_none() && self.trouble.unprepared;
+        self.segment_bytes / if is_last { 2 } else { 32 }
     }
 
     /// Appends an entry that is no record.

@@ -16,6 +16,8 @@ use crate::disk::{DiskError, QueueId};
 pub(super) const MOST_BUFFERED: usize = 1024 * 1024;
 /// So many bytes are consumed before space is given back.
 const PUNCH: u64 = 16 * 1024 * 1024;
+/// On a full disk it is given back from this on.
+const LITTLE: u64 = 64 * 1024;
 /// Space is given back in whole blocks.
 const BLOCK: u64 = 4096;
 
@@ -75,8 +77,16 @@ pub(super) fn snapshot(queues: &HashMap<QueueId, Queue>, end: u64, next_channel:
 }
 
 impl Overflow {
-    /// Allocates room up to `need`, more if there is some.
+    /// Allocates room up to `need`, more if there is some. On a full disk the next [`Self::write_all`] makes room of what
+    /// was consumed: not this, for what was released since is not told yet.
     pub(super) fn allocate(&mut self, need: u64) -> Result<(), DiskError> {
+        let result = self.try_allocate(need);
+        self.full = matches!(result, Err(DiskError::Full(_)));
+        self.changed |= self.full && self.unneeded() >= LITTLE;
+        result
+    }
+
+    fn try_allocate(&mut self, need: u64) -> Result<(), DiskError> {
         let from = self.allocated.max(self.end);
         let ahead = need.max(from.saturating_add(self.options.preallocate));
         for to in [ahead, need] {
@@ -128,13 +138,19 @@ impl Overflow {
         self.changed = false;
         if self.live == 0 && self.end > self.options.preallocate {
             self.empty()?;
-        } else if self.consumed >= PUNCH {
-            self.consumed = 0;
-            // A start does not look for records where there are none any more.
-            self.note_all();
-            self.write_positions()?;
-            self.punch();
+        } else if self.consumed >= PUNCH || (self.full && self.unneeded() >= LITTLE) {
+            self.give_back()?;
         }
+        Ok(())
+    }
+
+    /// Gives back the space of what was consumed.
+    fn give_back(&mut self) -> Result<(), DiskError> {
+        self.consumed = 0;
+        // A start does not look for records where there are none any more.
+        self.note_all();
+        self.write_positions()?;
+        self.punch();
         Ok(())
     }
 
@@ -185,10 +201,20 @@ impl Overflow {
         Ok(())
     }
 
+    /// Where the first record is that is needed, in whole blocks.
+    fn needed_from(&self) -> u64 {
+        let lowest = self.queues.values().filter_map(Queue::lowest).min().unwrap_or(self.buffer_start);
+        lowest.min(self.buffer_start) / BLOCK * BLOCK
+    }
+
+    /// Bytes that could be given back.
+    fn unneeded(&self) -> u64 {
+        self.needed_from().saturating_sub(self.punched.max(START))
+    }
+
     /// Gives the space before the first record that is needed back to the file system.
     fn punch(&mut self) {
-        let lowest = self.queues.values().filter_map(Queue::lowest).min().unwrap_or(self.buffer_start);
-        let to = lowest.min(self.buffer_start) / BLOCK * BLOCK;
+        let to = self.needed_from();
         let from = self.punched.max(START);
         if to <= from {
             return;
