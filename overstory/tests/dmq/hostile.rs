@@ -127,8 +127,8 @@ fn values_of_every_size_come_back_as_they_were() {
         let before = process.pss_kib();
         let sizes = [1, 2, 7, 8, 9, 1023, 65_527, 65_528, 65_536, 1 << 20, (10 << 20) - 1, 10 << 20, 100, 1];
         let value = |n: usize| (0..sizes[n]).map(|at| u8::try_from((at * 31 + n) % 251).unwrap()).collect::<Vec<u8>>();
-        for n in 0..sizes.len() {
-            assert_eq!(client.push("sizes", &value(n)), Status::Ok, "{} bytes", sizes[n]);
+        for (n, size) in sizes.iter().enumerate() {
+            assert_eq!(client.push("sizes", &value(n)), Status::Ok, "{size} bytes");
         }
         // Twice as much as there is memory for: with a disk that is no matter.
         let again = client.push("sizes", &value(11));
@@ -136,8 +136,8 @@ fn values_of_every_size_come_back_as_they_were() {
         let most = process.pss_kib();
         println!("{}: 21 MiB of values in a queue of 24 MiB: {before} KiB before, {most} KiB then", mode.name());
         assert!(most < before + ((24 + OF_LARGE_VALUES) << 10), "{before} KiB before, {most} KiB then");
-        for n in 0..sizes.len() {
-            assert!(client.pop("sizes") == value(n), "{} bytes", sizes[n]);
+        for (n, size) in sizes.iter().enumerate() {
+            assert!(client.pop("sizes") == value(n), "{size} bytes");
         }
         if again == Status::Ok {
             assert!(client.pop("sizes") == value(11));

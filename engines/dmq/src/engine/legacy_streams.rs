@@ -8,7 +8,6 @@ use overstory_node::wake::Waker;
 use overstory_swarm::legacy::Need;
 use overstory_swarm::legacy::reply;
 use overstory_swarm::wire::{put_array, put_end};
-use tracing::warn;
 
 use super::consume::Place;
 use super::core::{Core, Sunk};
@@ -110,16 +109,8 @@ impl LegacySink for Produce {
             match self.core.sink(&channels, value, &self.waker) {
                 Sunk::Pushed => {}
                 Sunk::Blocked => return SinkStep::Blocked { consumed },
-                // Nothing answers the values of a Produce, and this one will never fit: those behind it may.
-                Sunk::Never => {
-                    if self.core.push_warnings.allows() {
-                        warn!(
-                            target: "node.request.Produce",
-                            channel = channels.first().copied().unwrap_or_default(), bytes = value.len(),
-                            "record of a Produce dropped: it is larger than its queue"
-                        );
-                    }
-                }
+                // Nothing answers the values of a Produce: only the end of the connection tells that this one is lost.
+                Sunk::Never => return SinkStep::Close { reason: "a record of a Produce is larger than its queue" },
                 Sunk::Failed => return SinkStep::Close { reason: "the records of a Produce cannot be written" },
             }
             consumed = consumed.saturating_add(length);

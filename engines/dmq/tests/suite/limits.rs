@@ -3,6 +3,7 @@
 use overstory_dmq::config::Durability;
 use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dmq::Request as Legacy;
+use overstory_swarm::wire::put_array;
 
 use crate::rig::{
     Consumer, MODES, Node, Setup, ask, consume, neo_pop, neo_push, pop, pop_all, push, push_payload, values, with_names,
@@ -110,6 +111,21 @@ fn a_producer_waits_while_a_queue_is_full() {
     // The connection is free again.
     push(&mut producer, "e", b"v");
     assert_eq!(pop(&mut producer, "e"), b"v");
+}
+
+/// A record that can never fit ends a Produce, which has no other way to say that it is not stored; what came before stays.
+#[test]
+fn a_producer_is_cut_off_at_a_record_that_its_queue_cannot_hold() {
+    let node = Node::start(Setup { channel_size: 40, ..Setup::of(Durability::Memory) });
+    let mut producer = node.legacy();
+    assert_eq!(producer.ask(&Legacy::Produce { channel: b"c" }), Status::Ok);
+    let mut items = Vec::new();
+    for value in [&b"kept"[..], &[b'x'; 33], b"behind"] {
+        put_array(&mut items, value);
+    }
+    producer.send(&items);
+    assert!(producer.is_closed());
+    assert_eq!(pop_all(&mut node.legacy(), "c"), [b"kept"]);
 }
 
 /// Subscribers and their records stay over a stop, in every mode: the published files have them all.
