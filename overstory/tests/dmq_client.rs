@@ -455,3 +455,47 @@ async fn an_interrupted_consumer_leaves_what_it_has_not_printed() {
     assert!(rest[0] >= printed && rest[0] < printed + 20_000, "{} after {printed}", rest[0]);
     assert!(rest.windows(2).all(|two| two[0] + 1 == two[1]) && rest.last() == Some(&(COUNT - 1)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_gone_takes_nothing_along_but_what_was_asked_for_ahead() {
+    const COUNT: u64 = 20_000;
+    let nodes = [Node::start("journal", 256 << 20)];
+    let (_, old) = clients(&nodes).await;
+    let mut producer = old.produce(&["consumed", "popped"]).unwrap();
+    for number in 0..COUNT {
+        producer.send(&record(number)).await.unwrap();
+    }
+    assert!(producer.finish().await.into_iter().all(|(_, taken)| taken.unwrap() == COUNT));
+    let shell = Shell::new(&nodes[0]);
+    let without_reader = |legacy, args: &[&str]| {
+        let mut child = shell.command(legacy, args).stderr(Stdio::null()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert!(!child.wait().unwrap().success(), "{args:?}");
+    };
+    let numbers = |output: Output| {
+        let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(number).collect::<Vec<_>>()
+    };
+    // A batch that was not written as a whole is not taken over.
+    without_reader(false, &["consume", "consumed"]);
+    without_reader(false, &["consume", "consumed", "-n", "3"]);
+    let some = shell.neo(&["consume", "consumed", "-n", "3"], b"");
+    let told = said(&some);
+    let some = numbers(some);
+    assert_eq!(told, format!("{} records printed: a batch is taken over as a whole\n", some.len()));
+    let rest = numbers(shell.neo(&["consume", "consumed", "--idle", "1"], b""));
+    assert_eq!([some, rest].concat(), (0..COUNT).collect::<Vec<_>>());
+    // Pops are done when they are sent.
+    let mut first = 0;
+    for (legacy, args, ahead) in [
+        (false, &["pop", "popped", "--all"][..], 64),
+        (false, &["pop", "popped", "-n", "10"], 10),
+        (true, &["pop", "popped", "--all"], 1),
+    ] {
+        without_reader(legacy, args);
+        let next = numbers(shell.neo(&["pop", "popped"], b""))[0];
+        assert!(next > first && next <= first + ahead, "{next} after {first}: {args:?}");
+        first = next + 1;
+    }
+    assert_eq!(numbers(shell.neo(&["pop", "popped", "--all"], b"")), (first..COUNT).collect::<Vec<_>>());
+}

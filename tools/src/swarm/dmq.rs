@@ -127,7 +127,8 @@ pub(super) struct Consume {
     /// Who consumes: every subscriber gets every record (neo; legacy is the one without a name)
     #[arg(long, value_name = "NAME", default_value = "")]
     subscriber: String,
-    /// Stop after so many records; what the nodes have sent with the last of them is printed too, so that nothing is lost
+    /// Stop once so many records are printed. Nodes send batches, which are taken over as a whole: those of the last ones
+    /// are printed to their ends, so that nothing is lost, and how many it were is said
     #[arg(short = 'n', long, value_name = "N")]
     number: Option<u64>,
     /// Stop when nothing has come for so many seconds

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use overstory_client::DmqClient;
 use overstory_client::dmq::Delivery;
 use overstory_runtime::program;
@@ -16,7 +16,8 @@ use crate::swarm::commands::Out;
 use crate::swarm::output::Progress;
 use crate::swarm::{FAILED, NOT_FOUND};
 
-/// Pops that are under way at a time, by neo: their answers come in order.
+/// Pops that are under way at a time, by neo: their answers come in order. When standard output goes away no more
+/// records than these are lost, so each of them is written before another one is asked for.
 const IN_FLIGHT: usize = 64;
 
 /// Pops records and prints them in their order. What was asked for is printed, whatever happens.
@@ -32,7 +33,7 @@ pub(super) async fn pop(client: &DmqClient, pop: &Pop, legacy: bool, out: &mut O
             left -= 1;
             running.push_back(client.pop(&pop.channel));
         }
-        let popped = tokio::select! {
+        let mut popped = tokio::select! {
             biased;
             popped = running.next() => popped,
             _ = &mut interrupted, if left > 0 => {
@@ -40,20 +41,26 @@ pub(super) async fn pop(client: &DmqClient, pop: &Pop, legacy: bool, out: &mut O
                 continue;
             }
         };
-        match popped {
-            None => break,
-            Some(Ok(Some(record))) => {
-                pop.records.write(out, &record)?;
-                progress.add(1, record.len() as u64);
-            }
-            Some(Ok(None)) => left = 0,
-            Some(Err(error)) => {
-                left = 0;
-                failure.get_or_insert(error);
-            }
+        if popped.is_none() {
+            break;
         }
+        // This one, and those that are there as well.
+        while let Some(answer) = popped {
+            match answer {
+                Ok(Some(record)) => {
+                    pop.records.write(out, &record)?;
+                    progress.add(1, record.len() as u64);
+                }
+                Ok(None) => left = 0,
+                Err(error) => {
+                    left = 0;
+                    failure.get_or_insert(error);
+                }
+            }
+            popped = running.next().now_or_never().flatten();
+        }
+        out.flush()?;
     }
-    out.flush()?;
     progress.clear();
     match failure {
         Some(error) => Err(error.into()),
@@ -61,7 +68,8 @@ pub(super) async fn pop(client: &DmqClient, pop: &Pop, legacy: bool, out: &mut O
     }
 }
 
-/// Prints records as they come. A batch is taken over once it is printed.
+/// Prints records as they come. A batch is taken over once all of it is written: an error before that ends the
+/// connections without a word, and a node that redelivers has the batch again.
 pub(super) async fn consume(client: &DmqClient, consume: &Consume, out: &mut Out) -> anyhow::Result<u8> {
     let mut consumer = client.consume(&consume.channel, &consume.subscriber)?;
     let mut interrupted = pin!(program::interrupted());
@@ -98,7 +106,7 @@ pub(super) async fn consume(client: &DmqClient, consume: &Consume, out: &mut Out
                 for record in batch.records() {
                     consume.records.write(out, record)?;
                 }
-                // What is taken over has left this process.
+                // What is taken over, by the next turn of the loop, has left this process.
                 out.flush()?;
                 progress.add(batch.len() as u64, batch.bytes() as u64);
                 until = idle.map(|idle| Instant::now() + idle);
@@ -120,6 +128,11 @@ pub(super) async fn consume(client: &DmqClient, consume: &Consume, out: &mut Out
         }
     }
     progress.clear();
+    if consume.number.is_some() {
+        let printed = progress.records();
+        let more = if printed > number { ": a batch is taken over as a whole" } else { "" };
+        eprintln!("{printed} records printed{more}");
+    }
     Ok(code)
 }
 
