@@ -4,7 +4,10 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// A data directory that this process alone uses, by a lock of the directory itself: no file tells of it.
+/// The file that is locked. The directory itself is not: dumps and their tools lock that among themselves.
+const FILE: &str = ".lock";
+
+/// A data directory that this process alone uses.
 #[derive(Debug)]
 pub(crate) struct DataLock(#[expect(dead_code, reason = "the lock is held as long as it is open")] Option<File>);
 
@@ -15,7 +18,8 @@ impl DataLock {
     /// # Errors
     /// Another process uses it.
     pub(crate) fn acquire(dir: &Path) -> io::Result<Self> {
-        let Ok(file) = fs::create_dir_all(dir).and_then(|()| File::open(dir)) else { return Ok(Self(None)) };
+        let open = || File::options().create(true).append(true).open(dir.join(FILE));
+        let Ok(file) = fs::create_dir_all(dir).and_then(|()| open()) else { return Ok(Self(None)) };
         match file.try_lock() {
             Ok(()) => Ok(Self(Some(file))),
             Err(TryLockError::WouldBlock) => {
