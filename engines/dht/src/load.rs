@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use overstory_node::data_lock;
 use overstory_swarm::channel;
 use overstory_swarm::key::HashRange;
 
@@ -333,7 +334,7 @@ fn find(dir: &DataDir, report: &mut LoadReport) -> Result<Vec<(String, u64)>, Lo
                     found.push((channel.to_owned(), metadata.map_or(0, |metadata| metadata.len())))
                 }
             }
-        } else {
+        } else if bytes != data_lock::FILE.as_bytes() {
             ignore("another kind of file");
         }
     }

@@ -4,8 +4,9 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// The file that is locked. The directory itself is not: dumps and their tools lock that among themselves.
-const FILE: &str = ".lock";
+/// The file that is locked, for whoever looks through the directory. The directory itself is not locked: dumps and their
+/// tools do that among themselves.
+pub const FILE: &str = ".lock";
 
 /// A data directory that this process alone uses.
 #[derive(Debug)]

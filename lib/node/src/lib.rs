@@ -13,7 +13,7 @@ pub mod commit;
 pub mod config;
 mod console;
 mod control;
-mod data_lock;
+pub mod data_lock;
 pub mod engine;
 pub mod inspect;
 pub mod logs;
