@@ -3,14 +3,19 @@
 //! Of each queue that is: its records in memory up to the last one that is not on disk. What is on disk stays there, unless
 //! it lies before such a record: then it goes to the file, too, so that the order is kept, and the disk is told so.
 
+mod pending;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::DiskError;
 use crate::load;
+use crate::persistence::staging;
 use crate::rq::{Finished, HEADER, SUFFIX, Writer};
 use crate::store::{Store, Unsaved};
+use pending::Saved;
+pub use pending::{Pending, done};
 
 /// Files up to which each is brought to the disk by itself.
 const FEW: usize = 32;
@@ -62,8 +67,9 @@ impl DumpReport {
 /// Dumps every queue that has records in memory only; one that fails does not stop the others. Consumers and producers
 /// are gone by then: what they gave back is in the queues.
 ///
-/// The files are written under temporary names and brought to the disk, then they are renamed; a file that is in the place
-/// of one already, because it could not be deleted at the start, goes to [`load::DAMAGED`]. An empty queue has no file.
+/// The files are written under temporary names and brought to the disk; then a list of them ([`Pending`]) says that they
+/// hold, and they are renamed. A file that is in the place of one already, because it could not be deleted at the
+/// start, goes to [`load::DAMAGED`]. An empty queue has no file. [`done`] ends it.
 pub fn dump(dir: &Path, store: &mut Store) -> DumpReport {
     let mut report = DumpReport::default();
     let mut names: Vec<_> =
@@ -76,21 +82,30 @@ pub fn dump(dir: &Path, store: &mut Store) -> DumpReport {
     // they are written: errors are told to those who were there.
     let few = names.len() <= FEW;
     let opened = File::open(dir);
+    report.disk = store.settle().err();
+    let mut list = Vec::with_capacity(names.len());
     let mut files = Vec::with_capacity(names.len());
     for (unsaved, name) in names {
         let path = dir.join(format!("{name}{SUFFIX}"));
-        files.push(write(dir, &path, &name, store, unsaved, few));
+        let file = write(dir, &path, &name, store, unsaved, few);
         let (records, bytes) = (unsaved.records, HEADER + unsaved.bytes);
+        if file.is_ok() {
+            list.push(Saved { queue: name.to_string(), left: store.left(&name, unsaved), bytes });
+        }
+        files.push(file);
         report.queues.push(QueueDump { queue: name.into(), path, records, bytes, error: None });
     }
     let together = |dir: &File| if few { Ok(()) } else { Ok(nix::unistd::syncfs(dir)?) };
-    let synced = opened.as_ref().map_err(again).and_then(together);
+    staging::step(dir);
+    let synced = opened.as_ref().map_err(again).and_then(together).and_then(|()| pending::write(dir, &list));
+    staging::step(dir);
     for (queue, file) in report.queues.iter_mut().zip(files) {
         let placed = file.and_then(|file| {
             synced.as_ref().map_err(again).map_err(failed("sync", &queue.path))?;
             place(dir, &queue.path, file)
         });
         queue.error = placed.err();
+        staging::step(dir);
     }
     // Only now the files have their names for good; until then the disk behind the store keeps what it has.
     let synced = opened.and_then(|dir| dir.sync_all());
@@ -105,6 +120,7 @@ pub fn dump(dir: &Path, store: &mut Store) -> DumpReport {
     }
     let settled = store.settle();
     report.disk = report.disk.take().or(settled.err());
+    staging::step(dir);
     report
 }
 

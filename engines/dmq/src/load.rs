@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::DiskError;
+use crate::persistence::staging;
 use crate::rq::{Reader, SUFFIX, UNFINISHED_SUFFIX};
 use crate::store::names::QueueName;
 use crate::store::{ImportError, Store};
@@ -86,6 +87,11 @@ pub fn load(dir: &Path, store: &mut Store) -> Result<LoadReport, LoadError> {
     Ok(report)
 }
 
+/// Whether there are files that [`load`] loads.
+pub(crate) fn has_files(dir: &Path) -> Result<bool, LoadError> {
+    Ok(!find(dir, &mut LoadReport::default())?.is_empty())
+}
+
 impl LoadReport {
     /// Deletes the files that were loaded, as the published node does, once their records are as safe as the node's
     /// mode makes them. A damaged file is deleted if it stays elsewhere. Returns those that could not be deleted: their
@@ -133,7 +139,13 @@ fn find(dir: &Path, report: &mut LoadReport) -> Result<Vec<String>, LoadError> {
 
 /// Whether a file or directory belongs to another part of the node.
 fn is_ours(name: &str) -> bool {
-    name == DAMAGED || name == "journal" || name.starts_with("overflow.") || name.starts_with("ofchannels.csv")
+    name == overstory_node::data_lock::FILE
+        || name == DAMAGED
+        || name == "journal"
+        || staging::is_ours(name)
+        || name.starts_with("dump.pending")
+        || name.starts_with("overflow.")
+        || name.starts_with("ofchannels.csv")
 }
 
 fn load_file(file: &mut FileReport, store: &mut Store) -> Result<(), LoadError> {

@@ -6,11 +6,12 @@
 //! | overflow | [`crate::overflow`] | `.rq`, then the overflow | `.rq`, the overflow's index |
 //! | journal | [`crate::journal`] | the journal | the journal is synced |
 //!
-//! Files of another mode than the configured one are taken over and then deleted. A node without a disk behind it does
-//! not start if their records do not fit into memory.
+//! Files of another mode than the configured one are taken over and then deleted, once and as a whole, whenever the process
+//! is killed. A node without a disk behind it does not start if their records do not fit into memory.
 
 mod moving;
 mod shared;
+pub(crate) mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -23,13 +24,12 @@ use overstory_node::commit::Commits;
 use tracing::{error, info, warn};
 
 use crate::config::{DmqSettings, Durability};
-use crate::disk::DiskError;
+use crate::disk::{Disk, DiskError};
 use crate::dump;
 use crate::journal::{self, Driver, Journal};
 use crate::load::{self, LoadReport};
 use crate::overflow::{self, Overflow};
 use crate::store::{Options, Sizes, Store};
-use moving::Source;
 use shared::Shared;
 
 /// What was opened.
@@ -62,79 +62,83 @@ enum Backend {
 /// Files cannot be read or written, or records have no place in memory. Damaged files are no error.
 pub fn open(settings: &DmqSettings, dir: &Path) -> anyhow::Result<Opened> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+    staging::finish(dir).context("cannot finish what was taken over from another durability mode")?;
+    let mut damaged = finish_stop(dir).context("cannot finish the last stop")?;
+    let mut subscribers = Vec::new();
+    if moving::is_wanted(settings.durability, dir)? {
+        let taken = moving::take_over(settings, dir);
+        if taken.is_err() {
+            staging::give_up(dir).context("cannot remove what was begun")?;
+        }
+        let taken = taken?;
+        staging::finish(dir).context("cannot finish what was taken over from another durability mode")?;
+        damaged.extend(taken.damaged);
+        subscribers = taken.subscribers;
+    }
+    let mut opened = open_own(settings, dir)?;
+    damaged.append(&mut opened.damaged);
+    opened.damaged = damaged;
+    for (channel, subscriber) in subscribers {
+        // One without records stays a subscriber.
+        opened.store.subscribe(&channel, &subscriber)?;
+    }
+    opened.store.settle()?;
+    Ok(opened)
+}
+
+/// Does what a process that was killed had left of its orderly stop: see [`dump::Pending`].
+fn finish_stop(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let Some(pending) = dump::Pending::find(dir)? else { return Ok(Vec::new()) };
+    let mut damaged = Vec::new();
+    if moving::has_overflow(dir) {
+        let (mut overflow, found) = Overflow::open(dir, &overflow::Options::default())?;
+        damaged = complain(found.problems);
+        for queue in found.queues {
+            if let Some(saved) = pending.left(&queue.name).and_then(|left| queue.records.checked_sub(left)) {
+                overflow.release(queue.queue, 0, saved)?;
+            }
+        }
+        overflow.close()?;
+    }
+    dump::done(dir)?;
+    Ok(damaged)
+}
+
+/// Opens a directory that has files of the configured mode only.
+fn open_own(settings: &DmqSettings, dir: &Path) -> anyhow::Result<Opened> {
     let options = Options {
         sizes: Sizes { default: settings.channel_size, by_prefix: settings.channel_sizes.clone() },
         redeliver: settings.redeliver,
     };
-    match settings.durability {
-        Durability::Memory => open_memory(options, dir),
-        Durability::Overflow => open_overflow(options, dir),
-        Durability::Journal => open_journal(options, settings.segment_bytes, dir),
-    }
-}
-
-fn open_memory(options: Options, dir: &Path) -> anyhow::Result<Opened> {
-    let sizes = options.sizes.clone();
-    let mut store = Store::new(options, None);
-    let loaded = load::load(dir, &mut store)?;
-    let mut damaged = report(&loaded);
-    let sources: Vec<Source> = [Source::overflow(dir)?, Source::journal(dir)?].into_iter().flatten().collect();
-    for source in &sources {
-        source.check_fit(&sizes, &store)?;
-    }
-    for mut source in sources {
-        damaged.extend(complain(std::mem::take(&mut source.problems)));
-        source.check_fit(&sizes, &store)?;
-        source.copy_to(&mut store)?;
-        source.remove()?;
-    }
-    delete(&loaded)?;
-    Ok(Opened { store, commits: None, damaged, persistence: Persistence::new(dir, Backend::Memory) })
-}
-
-fn open_overflow(options: Options, dir: &Path) -> anyhow::Result<Opened> {
-    let (overflow, found) = Overflow::open(dir, &overflow::Options::default()).context("cannot open the overflow")?;
-    let overflow = Shared::new(overflow);
-    let mut store = Store::new(options, Some(Box::new(overflow.clone())));
-    let mut damaged = complain(found.problems);
-    store.recover(found.queues)?;
-    let loaded = load::load(dir, &mut store)?;
-    damaged.extend(report(&loaded));
-    if let Some(mut source) = Source::journal(dir)? {
-        damaged.extend(complain(std::mem::take(&mut source.problems)));
-        source.copy_to(&mut store)?;
-        overflow.with(Overflow::save_index)?;
-        source.remove()?;
-    }
-    delete(&loaded)?;
-    Ok(Opened { store, commits: None, damaged, persistence: Persistence::new(dir, Backend::Overflow(overflow)) })
-}
-
-fn open_journal(options: Options, segment_bytes: u64, dir: &Path) -> anyhow::Result<Opened> {
-    let commits = Rc::new(Commits::new());
-    let opened = Journal::open(dir, &journal::Options { segment_bytes }, Rc::clone(&commits));
-    let (journal, found) = opened.context("cannot open the journal")?;
-    let driver = journal.driver();
-    let mut store = Store::new(options, Some(Box::new(journal)));
-    let mut damaged = complain(found.problems);
-    store.recover(found.queues)?;
-    let loaded = load::load(dir, &mut store)?;
-    damaged.extend(report(&loaded));
-    let source = Source::overflow(dir)?;
-    let source = match source {
-        Some(mut source) => {
-            damaged.extend(complain(std::mem::take(&mut source.problems)));
-            source.copy_to(&mut store)?;
-            Some(source)
+    let (mut store, commits, backend, mut damaged) = match settings.durability {
+        Durability::Memory => (Store::new(options, None), None, Backend::Memory, Vec::new()),
+        Durability::Overflow => {
+            let opened = Overflow::open(dir, &overflow::Options::default());
+            let (overflow, found) = opened.context("cannot open the overflow")?;
+            let overflow = Shared::new(overflow);
+            let mut store = Store::new(options, Some(Box::new(overflow.clone())));
+            store.recover(found.queues)?;
+            (store, None, Backend::Overflow(overflow), complain(found.problems))
         }
-        None => None,
+        Durability::Journal => {
+            let commits = Rc::new(Commits::new());
+            let options_of_journal = journal::Options { segment_bytes: settings.segment_bytes };
+            let opened = Journal::open(dir, &options_of_journal, Rc::clone(&commits));
+            let (journal, found) = opened.context("cannot open the journal")?;
+            let driver = journal.driver();
+            let mut store = Store::new(options, Some(Box::new(journal)));
+            store.recover(found.queues)?;
+            (store, Some(commits), Backend::Journal(driver), complain(found.problems))
+        }
     };
+    let loaded = load::load(dir, &mut store)?;
+    damaged.extend(report(&loaded));
     store.settle()?;
-    driver.sync_now().context("cannot write the journal")?;
+    if let Backend::Journal(driver) = &backend {
+        driver.sync_now().context("cannot write the journal")?;
+    }
     delete(&loaded)?;
-    source.map_or(Ok(()), Source::remove)?;
-    let persistence = Persistence::new(dir, Backend::Journal(driver));
-    Ok(Opened { store, commits: Some(commits), damaged, persistence })
+    Ok(Opened { store, commits, damaged, persistence: Persistence { dir: dir.to_owned(), backend } })
 }
 
 /// Says in the log what became of the `.rq` files. Returns what is damaged.
@@ -174,10 +178,6 @@ fn delete(loaded: &LoadReport) -> anyhow::Result<()> {
 }
 
 impl Persistence {
-    fn new(dir: &Path, backend: Backend) -> Self {
-        Self { dir: dir.to_owned(), backend }
-    }
-
     /// Makes durable in the background what the journal has, if there is one. Never ends by itself.
     pub fn drive(&self) -> Option<impl Future<Output = ()> + use<>> {
         match &self.backend {
@@ -219,6 +219,11 @@ impl Persistence {
         problems.extend(report.disk.as_ref().map(ToString::to_string));
         problems.extend(store.settle().err().map(|problem| problem.to_string()));
         problems.extend(self.close_backend().err().map(|problem| problem.to_string()));
+        staging::step(&self.dir);
+        if report.disk.is_none() && problems.len() == report.queues.iter().filter(|queue| queue.error.is_some()).count()
+        {
+            problems.extend(dump::done(&self.dir).err().map(|problem| problem.to_string()));
+        }
         match problems.as_slice() {
             [] => Ok(()),
             [first, others @ ..] => {

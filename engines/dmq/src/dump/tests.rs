@@ -59,6 +59,7 @@ fn a_queue_that_cannot_be_written_does_not_stop_the_others_and_stays() {
     assert!(!report.is_ok());
     let failed: Vec<_> = report.queues.iter().map(|queue| (&*queue.queue, queue.error.is_some())).collect();
     assert_eq!(failed, [("a", false), ("b", true), ("c", true), ("d", false)]);
+    done(dir.path()).unwrap();
     assert_eq!(names(dir.path()), ["a.rq", "b.rq.tmp", "c.rq", "d.rq"]);
     assert_eq!(store.totals().records_memory, 2);
     fs::remove_dir(dir.path().join("b.rq.tmp")).unwrap();
@@ -77,6 +78,7 @@ fn a_file_that_is_in_the_way_is_kept() {
     let mut store = store();
     store.push("chan", b"record").unwrap();
     assert!(dump(dir.path(), &mut store).is_ok());
+    done(dir.path()).unwrap();
     assert_eq!(names(dir.path()), ["chan.rq", "damaged"]);
     assert_eq!(fs::read(dir.path().join("damaged/chan.rq")).unwrap(), b"could not be read and not be moved");
     assert_eq!(load(dir.path(), &mut self::store()).unwrap().records, 1);
@@ -92,6 +94,7 @@ fn many_queues_are_brought_to_the_disk_together() {
     fs::create_dir(dir.path().join("channel-7.rq")).unwrap();
     let report = dump(dir.path(), &mut store);
     assert_eq!(report.queues.iter().filter(|queue| queue.error.is_some()).count(), 1);
+    done(dir.path()).unwrap();
     assert_eq!((names(dir.path()).len(), store.totals().records_memory), (500, 1));
     assert_eq!(load(dir.path(), &mut self::store()).unwrap().records, 499);
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod killed;
+
 use std::time::Duration;
 
 use super::*;

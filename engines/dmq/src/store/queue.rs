@@ -476,6 +476,11 @@ impl Queue {
         unsaved
     }
 
+    /// How many records are on disk behind those.
+    pub(super) fn left(&self, unsaved: Unsaved) -> u64 {
+        self.runs.iter().map(|run| run.to.saturating_sub(run.from.max(unsaved.to))).sum()
+    }
+
     /// Removes what [`Self::unsaved`] showed; it is elsewhere now.
     pub(super) fn saved(
         &mut self,

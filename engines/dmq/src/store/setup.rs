@@ -115,6 +115,11 @@ impl Store {
         queue.map_or_else(Unsaved::default, |queue| queue.unsaved(in_order, visit))
     }
 
+    /// How many records of a queue stay on disk once [`Self::saved`] has removed what [`Self::unsaved`] showed.
+    pub(crate) fn left(&self, name: &str, unsaved: Unsaved) -> u64 {
+        self.find(name).and_then(|key| self.queues.get(key)).map_or(0, |queue| queue.left(unsaved))
+    }
+
     /// Removes what [`Self::unsaved`] showed, which is saved now.
     pub(crate) fn saved(&mut self, name: &str, unsaved: Unsaved) -> Result<(), DiskError> {
         let queue = self.find(name).and_then(|key| self.queues.get_mut(key));

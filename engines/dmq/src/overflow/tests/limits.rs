@@ -165,10 +165,8 @@ fn what_an_append_and_a_read_cost() {
             for queue in 1..=queues {
                 out.clear();
                 let read = disk.read(queue, at, 64 * 108, &mut out).unwrap();
-                assert_eq!(
-                    (read.records, out.len()),
-                    (64.min(records - at), 108 * 64.min(records as usize - at as usize))
-                );
+                let wanted = 64.min(records - at);
+                assert_eq!((read.records, out.len() as u64), (wanted, 108 * wanted));
                 disk.release(queue, at, at + read.records).unwrap();
                 disk.settle().unwrap();
                 reads += 1;

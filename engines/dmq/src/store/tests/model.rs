@@ -237,6 +237,7 @@ impl Model {
             assert!(!self.keeps_all || report.queues.is_empty());
             let again = dump::dump(self.dir.path(), &mut self.store);
             assert!(again.is_ok() && again.queues.is_empty(), "{again:?}");
+            dump::done(self.dir.path()).unwrap();
         }
         self.consumers.clear();
         self.store = store(SIZE, self.redeliver, self.disk.as_ref());
@@ -346,7 +347,7 @@ impl Model {
                 while !self.channels[channel][&name].is_empty() {
                     match name.split_once('@') {
                         Some((subscriber, _)) => {
-                            self.take(channel, &subscriber.to_owned(), 100);
+                            self.take(channel, subscriber, 100);
                             self.taken.drain(..).for_each(|(taken, ..)| self.store.accept(taken));
                         }
                         None => self.pop(channel),
