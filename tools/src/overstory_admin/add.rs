@@ -107,6 +107,7 @@ impl<'a> Made<'a> {
         let (staging, dir) = (journal::staging(home, place), place.dir());
         let told = || staging.display().to_string();
         self.plan.write_dir(home, &staging, &key).with_context(told)?;
+        self.plan.check_configurations(home, &staging).await?;
         journal::mark_adding(&staging).with_context(told)?;
         fs::rename(&staging, &dir).with_context(|| dir.display().to_string())?;
         files::sync_parent(&dir)?;

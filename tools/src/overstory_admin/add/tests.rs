@@ -1,5 +1,6 @@
 //! Adding on the fake supervisor; `remove/tests.rs` goes on to a real one.
 
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -29,8 +30,9 @@ pub(in crate::overstory_admin) fn bench(files: &[&str]) -> Bench {
     for folder in ["bin", "etc/supervisord.d", "etc/secrets", "var/run", "var/log"] {
         fs::create_dir_all(dir.path().join(folder)).unwrap();
     }
-    for kind in KINDS {
-        fs::write(dir.path().join("bin").join(kind.program), "").unwrap();
+    for program in KINDS.iter().flat_map(|kind| kind.programs()) {
+        // It accepts every configuration.
+        symlink("/bin/true", dir.path().join("bin").join(program)).unwrap();
     }
     let fake = Arc::new(FakeSupervisor::new(vec![FakeProgram::new("web")]));
     let programs = std::iter::once(&"web").chain(files).map(|name| FakeProgram::new(name)).collect();
@@ -192,6 +194,32 @@ async fn a_supervisor_that_refuses_leaves_nothing_behind() {
     assert_eq!(bench.loaded().await, ["web"]);
     bench.fake.set_syntax_error(None);
     bench.add("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_that_its_program_refuses_is_not_added() {
+    let bench = bench(&["dht-a", "dhtdump-a"]);
+    let bin = bench.dir.path().join("bin");
+    let before = bench.tree();
+    let refused = async |program: &str, like: &str, expected: &str| {
+        let file = bin.join(program);
+        fs::remove_file(&file).unwrap();
+        symlink(like, &file).unwrap();
+        let error = bench.add("a --dump-process").await.unwrap_err();
+        assert!(error.starts_with(&format!("nothing was added: {expected}")), "{error}");
+        let mut after = bench.tree();
+        after.retain(|path| !["srv", "etc/nodes"].contains(&path.as_str()));
+        assert_eq!(after, before);
+        assert_eq!(bench.loaded().await, ["web"]);
+        fs::remove_file(&file).unwrap();
+        symlink("/bin/true", &file).unwrap();
+    };
+    refused("dhtnode", "/bin/false", "dhtnode refuses the configuration: ").await;
+    // An interpreter that does not know the option says so.
+    refused("dhtnode", "/bin/sh", "dhtnode refuses the configuration: ").await;
+    refused("dhtdump", "/bin/false", "dhtdump refuses the configuration: ").await;
+    refused("dhtdump", "/etc/passwd", "cannot run dhtdump --check-config: ").await;
+    bench.add("a --dump-process").await.unwrap();
 }
 
 #[tokio::test]

@@ -4,10 +4,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use overstory_runtime::Home;
 use overstory_swarm::key::HashRange;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::kind::{Dump, Kind, NEO_OFFSET};
 use super::ports::Ports;
@@ -15,6 +20,8 @@ use super::{ADMIN, Name, Place, files};
 
 /// A client's key has so many bytes (protocol §2.1).
 const KEY_BYTES: usize = 128;
+/// How long a program may take to check its configuration.
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
 
 /// A key of a configuration, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,9 +88,38 @@ impl Plan {
         Ok(())
     }
 
+    /// Lets the programs check the configurations that [`Self::write_dir`] wrote at `dir`: the operator's templates can
+    /// say what contradicts the options.
+    pub(in crate::overstory_admin) async fn check_configurations(&self, home: &Home, dir: &Path) -> anyhow::Result<()> {
+        self.check(home, self.kind().program, dir, "config.ini").await?;
+        match self.dump() {
+            Some((dump, ..)) => self.check(home, dump.name, &dir.join("dump"), "dump.ini").await,
+            None => Ok(()),
+        }
+    }
+
+    async fn check(&self, home: &Home, program: &str, dir: &Path, template: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(home.bin_dir().join(program));
+        command.args(["--check-config", "-c", "etc/config.ini"]).current_dir(dir).env("OVERSTORY_HOME", home.root());
+        let output = timeout(CHECK_LIMIT, command.stdin(Stdio::null()).kill_on_drop(true).output()).await;
+        let output = output.with_context(|| format!("{program} --check-config does not end"))?;
+        let output = output.with_context(|| format!("cannot run {program} --check-config"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let template = self.template_file(home, template);
+        let from = if template.exists() { format!(" (from {})", template.display()) } else { String::new() };
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{program} refuses the configuration{from}: {}", String::from_utf8_lossy(&said).trim())
+    }
+
+    fn template_file(&self, home: &Home, file: &str) -> PathBuf {
+        home.etc().join(self.kind().name).join(file)
+    }
+
     /// The operator's template, or ours.
     fn template(&self, home: &Home, file: &str, ours: &str) -> io::Result<String> {
-        match fs::read_to_string(home.etc().join(self.kind().name).join(file)) {
+        match fs::read_to_string(self.template_file(home, file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ours.to_owned()),
             other => other,
         }

@@ -154,11 +154,12 @@ async fn a_removal_that_was_killed_is_finished_or_forgotten_by_the_next_command(
 async fn real() -> (SupervisordPrefix, Home, Services) {
     let prefix = SupervisordPrefix::new().unwrap();
     prefix.program("bystander", "exec sleep 1000", &[]).unwrap();
-    let node = "#!/bin/sh\ntrap 'echo dumped >data/x.tcm; exit 0' TERM\nwhile :; do sleep 0.05; done\n";
-    for (name, text) in [("dhtnode", node), ("dhtdump", "#!/bin/sh\nexec sleep 1000\n")] {
+    let check = "#!/bin/sh\n[ \"$1\" = --check-config ] && exit 0\n";
+    let node = "trap 'echo dumped >data/x.tcm; exit 0' TERM\nwhile :; do sleep 0.05; done\n";
+    for (name, text) in [("dhtnode", node), ("dhtdump", "exec sleep 1000\n")] {
         use std::os::unix::fs::PermissionsExt as _;
         let path = prefix.path().join("bin").join(name);
-        fs::write(&path, text).unwrap();
+        fs::write(&path, format!("{check}{text}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     Daemon::new(Layout::new(prefix.path())).ensure_up().await.unwrap();
@@ -206,7 +207,7 @@ async fn a_real_supervisord_runs_it_stops_it_orderly_and_forgets_it() {
 #[tokio::test]
 async fn without_a_supervisord_it_is_added_and_removed_all_the_same() {
     let prefix = SupervisordPrefix::new().unwrap();
-    fs::write(prefix.path().join("bin/dhtnode"), "").unwrap();
+    std::os::unix::fs::symlink("/bin/true", prefix.path().join("bin/dhtnode")).unwrap();
     let (home, services) = (Home::at(prefix.path()), Services::open(prefix.path()));
     add_to(&home, &services, "dht a").await.unwrap();
     assert_eq!(services.reloaded().catalogue().problems, [""; 0]);
