@@ -5,8 +5,10 @@
 //! durable while the node's thread goes on and gathers the next group. In memory is an index of two to three bytes per
 //! record.
 
+mod closed;
 mod files;
 mod format;
+mod groups;
 mod index;
 mod keep;
 mod log;
@@ -16,6 +18,7 @@ mod recovery;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod told;
 mod worker;
 
 use std::cell::RefCell;
@@ -122,6 +125,17 @@ impl Driver {
     /// See [`DiskError`].
     pub fn sync_now(&self) -> Result<(), DiskError> {
         self.log.borrow_mut().sync_now()
+    }
+
+    /// The last thing of an orderly stop: makes everything durable, and notes what has to be there at the next start.
+    ///
+    /// # Errors
+    /// See [`DiskError`]. That the note cannot be written is none.
+    pub fn close(&self) -> Result<(), DiskError> {
+        let mut log = self.log.borrow_mut();
+        log.sync_now()?;
+        log.note_closed();
+        Ok(())
     }
 
     /// Bytes of memory that the index takes, about.

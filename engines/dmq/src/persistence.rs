@@ -237,7 +237,7 @@ impl Persistence {
         match &self.backend {
             Backend::Memory => Ok(()),
             Backend::Overflow(overflow) => overflow.close().map_or(Ok(()), Overflow::close),
-            Backend::Journal(driver) => driver.sync_now(),
+            Backend::Journal(driver) => driver.close(),
         }
     }
 }

@@ -11,11 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use overstory_model::State;
 use overstory_node::commit::Commits;
-use overstory_node::inspect::Finding;
 use tokio::sync::mpsc::Receiver;
 
 use super::files::Files;
@@ -27,9 +25,12 @@ use super::worker::{Done, Group, Job, Place, Worker};
 use crate::disk::{DiskError, QueueId};
 
 /// What is written even if nobody waits for it, so that it takes no memory.
-const MUCH: usize = 1024 * 1024;
+pub(super) const MUCH: usize = 1024 * 1024;
 /// Bytes appended until it is looked again whether records have to be moved.
-const DEBT: u64 = 16 * 1024;
+pub(super) const DEBT: u64 = 16 * 1024;
+
+/// After this it is tried again to make a segment on a full disk.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A queue with its name and records.
 #[derive(Debug, Default)]
@@ -81,6 +82,8 @@ pub(super) struct Log {
     pub(super) next: Option<Fresh>,
     pub(super) next_serial: u64,
     pub(super) preparing: bool,
+    /// When no segment could be made; it is not tried again at once, for it takes its time.
+    pub(super) full_since: Option<Instant>,
     /// The segment that is being removed, and whether that has to be tried again.
     pub(super) removing: Option<(u64, bool)>,
     pub(super) moving: Option<Moving>,
@@ -102,6 +105,8 @@ pub(super) struct Log {
     pub(super) committing: u64,
     /// Queues with released records that no entry tells yet.
     pub(super) released: Vec<QueueId>,
+    /// The same, range by range: what could not be told yet.
+    pub(super) untold: Vec<(QueueId, (u64, u64))>,
     pub(super) urgent: bool,
 
     pub(super) buffer: Vec<u8>,
@@ -236,20 +241,10 @@ impl Log {
             known.unlogged.1 = to;
         } else {
             known.unlogged = (from, to);
-            if let Err(error) = self.put_released(queue, unlogged) {
-                // Both are told later; what lies between is told too late at worst.
-                self.requeue(queue, unlogged);
-                return Err(error);
-            }
+            self.untold.push((queue, unlogged));
         }
         self.see_what_is_free();
         Ok(())
-    }
-
-    fn requeue(&mut self, queue: QueueId, range: (u64, u64)) {
-        if let Some(known) = self.queues.get_mut(&queue) {
-            known.unlogged = range;
-        }
     }
 
     fn put_released(&mut self, queue: QueueId, (from, to): (u64, u64)) -> Result<(), DiskError> {
@@ -257,179 +252,35 @@ impl Log {
         self.put_small(Kind::Released, queue, from, &to.to_le_bytes())
     }
 
-    fn tell_released(&mut self) -> Result<(), DiskError> {
-        while let Some(queue) = self.released.last().copied() {
-            let range = self.queues.get(&queue).map_or((0, 0), |known| known.unlogged);
-            if range.0 < range.1 {
-                self.put_released(queue, range)?;
-                self.requeue(queue, (0, 0));
+    /// Appends what was released. Without room for it that waits: what was taken leaves all the same, or a full disk could not
+    /// be drained. It comes again if the process is killed before a segment is free.
+    pub(super) fn tell_released(&mut self) -> Result<(), DiskError> {
+        for queue in std::mem::take(&mut self.released) {
+            if let Some(known) = self.queues.get_mut(&queue) {
+                self.untold.push((queue, std::mem::take(&mut known.unlogged)));
             }
-            self.released.pop();
         }
-        Ok(())
-    }
-
-    pub(super) fn settle(&mut self) -> Result<(), DiskError> {
-        self.check()?;
-        self.tell_released()?;
-        if self.debt >= DEBT {
-            self.work_off_debt();
-        }
-        if self.group.is_none() && self.wants_group() {
-            self.begin_group()?;
-        } else if self.urgent || self.pending.len() >= MUCH {
-            self.write_pending()?;
-        }
-        self.urgent = false;
-        Ok(())
-    }
-
-    fn wants_group(&self) -> bool {
-        self.commits.made() > self.committing || self.wants_to_free()
-    }
-
-    /// Whether a segment could be removed if what was appended were durable.
-    fn wants_to_free(&self) -> bool {
-        self.segments.front().is_some_and(|segment| segment.free_after.is_some_and(|after| after > self.synced))
-    }
-
-    /// Begins a group if that lets a segment be removed.
-    pub(super) fn free_soon(&mut self) {
-        if self.trouble.failed.is_none() && self.group.is_none() && self.wants_to_free() {
-            let begun = self.tell_released().and_then(|()| self.begin_group());
-            report("beginning a group", begun);
-        }
-        self.remove_free();
-    }
-
-    fn begin_group(&mut self) -> Result<(), DiskError> {
-        let (serial, at) = self.mark;
-        self.put_small(Kind::Mark, 0, serial, &at.to_le_bytes())?;
-        self.write_pending()?;
-        let mut files = std::mem::take(&mut self.unsynced);
-        files.extend(self.segments.back().map(|segment| (segment.serial, Arc::clone(&segment.file))));
-        let mark = (self.last_serial(), self.pending_at);
-        let group = Group { upto: self.appended, commit: self.commits.made(), mark };
-        self.committing = group.commit;
-        self.group = Some(group);
-        if self.syncer.give(Job::Sync { files, group }) {
-            return Ok(());
-        }
-        Err(self.fail("handing a group to the thread for", io::ErrorKind::BrokenPipe.into()))
-    }
-
-    /// The next thing that a thread has done.
-    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Option<Done>> {
-        self.done.poll_recv(cx)
-    }
-
-    /// Takes what the threads have done so far.
-    pub(super) fn take_done(&mut self) {
-        while let Ok(done) = self.done.try_recv() {
-            self.finished(done);
-        }
-    }
-
-    pub(super) fn finished(&mut self, done: Done) {
-        match done {
-            Done::Synced { group, result: Ok(()) } => {
-                self.group = None;
-                self.is_durable(group);
-                if self.trouble.failed.is_none() && (self.wants_group() || !self.pending.is_empty()) {
-                    let begun = self.tell_released().and_then(|()| self.begin_group());
-                    report("beginning a group", begun);
+        while let Some((queue, range)) = self.untold.last().copied() {
+            if range.0 < range.1 && self.queues.contains_key(&queue) {
+                match self.put_released(queue, range) {
+                    Err(DiskError::Full(error)) => {
+                        self.trouble.full.get_or_insert_with(|| error.to_string());
+                        return Ok(());
+                    }
+                    told => told?,
                 }
             }
-            Done::Synced { result: Err(error), .. } => {
-                let error = self.fail("making durable", error);
-                report("making a group durable", Err(error));
-            }
-            Done::Prepared(Ok(fresh)) if self.next.is_none() && fresh.serial > self.last_serial() => {
-                self.preparing = false;
-                self.trouble.unprepared = false;
-                self.next = Some(fresh);
-            }
-            Done::Prepared(Ok(fresh)) => {
-                // It comes too late: another one was made in its place.
-                self.preparing = false;
-                let _gone = std::fs::remove_file(segment::path(&self.dir, fresh.serial));
-                self.prepare();
-            }
-            Done::Prepared(Err(error)) => {
-                self.preparing = false;
-                if !std::mem::replace(&mut self.trouble.unprepared, true) {
-                    tracing::warn!(target: "dmqnode.journal", %error, "no segment can be prepared");
-                }
-            }
-            Done::Removed { result: Ok(()), .. } => {
-                self.removing = None;
-                self.trouble.remove = None;
-                self.prepare();
-            }
-            Done::Removed { serial, result: Err(error) } => {
-                self.removing = Some((serial, true));
-                self.trouble.remove = Some(format!("{}: {error}", segment::path(&self.dir, serial).display()));
-            }
+            self.untold.pop();
         }
-        self.remove_free();
-    }
-
-    fn is_durable(&mut self, group: Group) {
-        if group.upto >= self.synced {
-            self.synced = group.upto;
-            self.mark = group.mark;
-            self.commits.reached(group.commit);
-        }
-    }
-
-    /// What is left to do when nothing has happened for a while.
-    pub(super) fn idle(&mut self) {
-        if self.trouble.failed.is_some() {
-            return;
-        }
-        if let Some((serial, true)) = self.removing {
-            self.removing = Some((serial, !self.keeper.give(Job::Remove { serial })));
-        }
-        if self.group.is_none() && (self.appended > self.synced || !self.released.is_empty()) {
-            let begun = self.tell_released().and_then(|()| self.begin_group());
-            report("beginning a group", begun);
-        }
-        self.remove_free();
-        self.prepare();
-    }
-
-    pub(super) fn sync_now(&mut self) -> Result<(), DiskError> {
-        self.check()?;
-        self.tell_released()?;
-        self.write_pending()?;
-        let mut files = std::mem::take(&mut self.unsynced);
-        files.extend(self.segments.back().map(|segment| (segment.serial, Arc::clone(&segment.file))));
-        for (serial, file) in &files {
-            if let Err(error) = self.files.sync(file, *serial) {
-                return Err(self.fail("making durable", error));
-            }
-        }
-        // Those that a group under way holds, it holds alone.
-        while self.group.is_some() {
-            if !self.syncer.is_there() {
-                return Err(self.fail("waiting for the thread of", io::ErrorKind::BrokenPipe.into()));
-            }
-            std::thread::yield_now();
-            self.take_done();
-            self.check()?;
-        }
-        self.committing = self.commits.made();
-        let mark = (self.last_serial(), self.pending_at);
-        self.is_durable(Group { upto: self.appended, commit: self.committing, mark });
         Ok(())
     }
 
-    fn check(&self) -> Result<(), DiskError> {
+    pub(super) fn check(&self) -> Result<(), DiskError> {
         if self.trouble.failed.is_some() { Err(DiskError::Failed) } else { Ok(()) }
     }
 
     /// From here on nothing is taken: what is on the disk is not known any more.
-    fn fail(&mut self, doing: &str, error: io::Error) -> DiskError {
+    pub(super) fn fail(&mut self, doing: &str, error: io::Error) -> DiskError {
         let path = segment::path(&self.dir, self.last_serial());
         self.trouble.failed.get_or_insert_with(|| format!("{doing} {}: {error}", path.display()));
         self.commits.fail();
@@ -459,7 +310,7 @@ impl Log {
     }
 
     /// Appends an entry that is no record.
-    fn put_small(&mut self, kind: Kind, queue: QueueId, number: u64, body: &[u8]) -> Result<(), DiskError> {
+    pub(super) fn put_small(&mut self, kind: Kind, queue: QueueId, number: u64, body: &[u8]) -> Result<(), DiskError> {
         let entry = (ENTRY_HEAD + body.len()) as u64;
         if entry > self.room() {
             self.roll(entry + self.headroom())?;
@@ -476,7 +327,7 @@ impl Log {
         if self.pending.len() >= MUCH { self.write_pending() } else { Ok(()) }
     }
 
-    fn write_pending(&mut self) -> Result<(), DiskError> {
+    pub(super) fn write_pending(&mut self) -> Result<(), DiskError> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -500,8 +351,17 @@ impl Log {
             // Rarely: the room was used up before the keeper had made more, or much is needed at once.
             let serial = self.next_serial;
             let size = need.max(self.segment_bytes);
-            let fresh = segment::make_durable(&self.dir, serial, size, &*self.files, &self.names);
-            let fresh = fresh.map_err(DiskError::Full)?;
+            if size == self.segment_bytes && self.full_since.is_some_and(|since| since.elapsed() < AGAIN) {
+                return Err(DiskError::Full(io::ErrorKind::StorageFull.into()));
+            }
+            let fresh = match segment::make_durable(&self.dir, serial, size, &*self.files, &self.names) {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    self.full_since = (size == self.segment_bytes).then(Instant::now).or(self.full_since);
+                    return Err(DiskError::Full(error));
+                }
+            };
+            self.full_since = None;
             self.next_serial += 1;
             if let Some(unused) = self.next.take() {
                 let _gone = std::fs::remove_file(segment::path(&self.dir, unused.serial));
@@ -517,6 +377,8 @@ impl Log {
             put(&mut self.pending, segment.salt, Kind::End, 0, 0, &[]);
             self.unsynced.push((segment.serial, Arc::clone(&segment.file)));
             self.write_pending()?;
+            let end = self.pending_at;
+            self.segments.iter_mut().next_back().into_iter().for_each(|segment| segment.end = end);
         }
         self.segments.push_back(Segment::new(fresh));
         self.pending_at = FIRST_ENTRY;
@@ -556,7 +418,7 @@ impl Log {
     }
 
     /// Removes the oldest segment if nothing in it is needed and what says so is durable. One at a time.
-    fn remove_free(&mut self) {
+    pub(super) fn remove_free(&mut self) {
         let is_free = |segment: &Segment| segment.free_after.is_some_and(|after| after <= self.synced);
         if self.removing.is_some() || self.segments.len() < 2 || !self.segments.front().is_some_and(is_free) {
             return;
@@ -564,36 +426,6 @@ impl Log {
         if let Some(segment) = self.segments.pop_front() {
             let serial = segment.serial;
             self.removing = Some((serial, !self.keeper.give(Job::Remove { serial })));
-        }
-    }
-
-    pub(super) fn bytes_on_disk(&self) -> u64 {
-        let next = self.next.as_ref().map_or(0, |fresh| fresh.size);
-        self.segments.iter().map(|segment| segment.size).sum::<u64>() + next
-    }
-
-    pub(super) fn memory(&self) -> u64 {
-        let queues: u64 = self.queues.values().map(|queue| queue.index.memory() + queue.name.capacity() as u64).sum();
-        queues + (self.pending.capacity() + self.buffer.capacity()) as u64
-    }
-
-    pub(super) fn findings(&self, findings: &mut Vec<Finding>) {
-        let mut add = |check, state, text| findings.push(Finding { check, state, text });
-        let Trouble { failed, full, lost, damage, remove, .. } = &self.trouble;
-        if let Some(text) = failed {
-            add("journal_failed", State::Critical, format!("nothing is taken until the node is restarted: {text}"));
-        }
-        if let Some(text) = full {
-            add("journal_full", State::Critical, format!("pushes are refused, no room for the journal: {text}"));
-        }
-        if *lost > 0 {
-            add("journal_lost", State::Critical, format!("{lost} records could not be read from the journal"));
-        }
-        if let Some(text) = damage {
-            add("journal_damaged", State::Major, text.clone());
-        }
-        if let Some(text) = remove {
-            add("journal_remove", State::Minor, format!("an old segment cannot be removed: {text}"));
         }
     }
 
@@ -611,12 +443,5 @@ pub(super) fn find(segments: &mut VecDeque<Segment>, serial: u64) -> Option<&mut
 fn give_back(segments: &mut VecDeque<Segment>, freed: Freed) {
     if let Some(segment) = find(segments, freed.segment) {
         segment.give_back(freed);
-    }
-}
-
-/// For failures that no caller waits for: they are findings, too.
-fn report(doing: &str, result: Result<(), DiskError>) {
-    if let Err(error) = result {
-        tracing::error!(target: "dmqnode.journal", doing, %error, "the journal has failed");
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use overstory_node::commit::Commits;
 use tokio::sync::mpsc::channel;
 
+use super::closed;
 use super::files::Files;
 use super::format::{ENTRY_HEAD, FIRST_ENTRY, HEAD_BYTES, Head, Kind, SECOND_HEAD, VERSION, put};
 use super::index::Spot;
@@ -26,6 +27,8 @@ use scan::{Scan, Scanned};
 
 /// Most lines about what is damaged.
 const MOST_PROBLEMS: usize = 200;
+/// Smallest segment that is begun on a full disk.
+const LEAST: u64 = 16 * 1024;
 /// Smallest segment.
 const SMALLEST: u64 = 64 * 1024;
 
@@ -63,8 +66,11 @@ impl Log {
 
         let mut recovered = Recovered::default();
         let mut state = State::default();
-        let found = read_segments(data, &dir, &mut state, &mut recovered)?;
-        let last_serial = found.last().map_or(0, |(serial, _)| *serial);
+        let mut found = read_segments(data, &dir, &mut state, &mut recovered)?;
+        let closed = closed::read(&dir).map_err(failed("reading what was closed in", &dir))?;
+        check_closed(&dir, &closed, &mut found, &mut state, &mut recovered);
+        let serials = found.iter().map(|(serial, _)| *serial).chain(closed.iter().map(|(serial, _)| *serial));
+        let last_serial = serials.max().unwrap_or(0);
         let segments = judge(data, found.into_iter().filter_map(|(_, found)| found), &state, &*files, &mut recovered)?;
         let (queues, segments, dropped) = settle(state, segments, &mut recovered);
 
@@ -96,6 +102,8 @@ impl Log {
             unsynced: Vec::new(),
             group: None,
             released: Vec::new(),
+            untold: Vec::new(),
+            full_since: None,
             urgent: false,
             buffer: Vec::new(),
             done,
@@ -112,8 +120,17 @@ impl Log {
     /// What was found stays as it is: the log goes on in a segment of its own.
     fn begin(&mut self, dropped: &[QueueId]) -> Result<(), OpenError> {
         let path = segment::path(&self.dir, self.next_serial);
-        let fresh = segment::make_durable(&self.dir, self.next_serial, self.segment_bytes, &*self.files, &self.names)
-            .map_err(failed("making", &path))?;
+        closed::remove(&self.dir, &self.names).map_err(failed("removing what was closed in", &self.dir))?;
+        let mut size = self.segment_bytes;
+        let fresh = loop {
+            match segment::make_durable(&self.dir, self.next_serial, size, &*self.files, &self.names) {
+                // On a full disk a small one has to do, until what is taken makes room.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && size > LEAST => {
+                    size = (size / 2).max(LEAST)
+                }
+                made => break made.map_err(failed("making", &path))?,
+            }
+        };
         self.next_serial += 1;
         self.segments.push_back(Segment::new(fresh));
         self.pending_at = FIRST_ENTRY;
@@ -157,7 +174,7 @@ fn read_segments(
         let name = entry.map_err(failed("reading", dir))?.file_name();
         match name.to_str().and_then(segment::serial_of) {
             Some(serial) => serials.push(serial),
-            None if name == "lock" => {}
+            None if name == "lock" || name == closed::NAME || name == closed::UNFINISHED => {}
             None => problem(recovered, format!("{}: no segment, left alone", dir.join(name).display())),
         }
     }
@@ -191,7 +208,8 @@ fn read_segments(
             found.push((serial, None));
             continue;
         }
-        let segment = Segment::new(segment::Fresh { serial, file, salt: head.salt, size });
+        let mut segment = Segment::new(segment::Fresh { serial, file, salt: head.salt, size });
+        segment.end = scanned.end;
         found.push((serial, Some(Found { segment, path, scanned })));
     }
     Ok(found)
@@ -203,6 +221,34 @@ fn read_head(file: &File, serial: u64) -> Option<Head> {
         file.read_exact_at(&mut bytes, at).ok()?;
         Head::decode(&bytes).filter(|head| head.serial == serial)
     })
+}
+
+/// Compares what was found with what an orderly stop has left: what is not there was acknowledged and is gone.
+fn check_closed(
+    dir: &Path,
+    closed: &[(u64, u64)],
+    found: &mut [(u64, Option<Found>)],
+    state: &mut State,
+    recovered: &mut Recovered,
+) {
+    for &(serial, end) in closed {
+        state.mark = state.mark.max((serial, end));
+        let there = found.iter_mut().find(|(other, _)| *other == serial).and_then(|(_, found)| found.as_mut());
+        match there {
+            None => {
+                let text = closed::missing(dir, serial, end);
+                tracing::error!(target: "dmqnode.journal", serial, "a segment is missing");
+                problem(recovered, text);
+            }
+            Some(Found { scanned, .. }) if scanned.end < end => {
+                let is_hole = scanned.holes.last().is_some_and(|(from, _)| *from >= scanned.end);
+                if !is_hole {
+                    scanned.holes.push((scanned.end, end));
+                }
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 /// A file without a head is one that was being made, or it is damaged.
@@ -328,6 +374,7 @@ fn close(segment: &mut Segment, scanned: &Scanned, torn: &[(u64, u64)]) -> io::R
     file.set_len(scanned.end)?;
     file.write_all_at(&end, scanned.end)?;
     segment.size = scanned.end + end.len() as u64;
+    segment.end = segment.size;
     Ok(())
 }
 

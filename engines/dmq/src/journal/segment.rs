@@ -25,6 +25,8 @@ pub(super) struct Segment {
     pub(super) definitions: u64,
     /// Nothing in it is needed once the journal is durable up to here.
     pub(super) free_after: Option<u64>,
+    /// Where its last entry ends, once nothing is appended any more.
+    pub(super) end: u64,
     /// A copy of it is kept.
     pub(super) damaged: bool,
 }
@@ -42,7 +44,18 @@ impl Segment {
     pub(super) fn new(fresh: Fresh) -> Self {
         let Fresh { serial, file, salt, size } = fresh;
         let file = Arc::new(file);
-        Self { serial, file, salt, size, records: 0, bytes: 0, definitions: 0, free_after: None, damaged: false }
+        Self {
+            serial,
+            file,
+            salt,
+            size,
+            records: 0,
+            bytes: 0,
+            definitions: 0,
+            free_after: None,
+            end: 0,
+            damaged: false,
+        }
     }
 
     pub(super) fn is_needed(&self) -> bool {

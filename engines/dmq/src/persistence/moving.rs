@@ -127,7 +127,7 @@ impl Source {
         if !path.exists() {
             return Ok(None);
         }
-        let opened = Journal::open(dir, &journal::Options::default(), Rc::new(Commits::new()));
+        let opened = Journal::open(dir, &journal::Options { segment_bytes: 0 }, Rc::new(Commits::new()));
         let (journal, found) = opened.context("cannot open the journal")?;
         let disk = Files::Journal(journal);
         Ok(Some(Self { disk, queues: found.queues, problems: found.problems, paths: vec![path] }))

@@ -147,3 +147,46 @@ proptest! {
         prop_assert!(again.queues.len() >= recovered.queues.len());
     }
 }
+
+#[test]
+fn after_an_orderly_stop_what_is_missing_is_told() {
+    // A segment that was cut, emptied or deleted while the node did not run left no trace: the log just seemed to be shorter.
+    for (what, damage) in [
+        (
+            "cut",
+            (|path: &Path| fs::File::options().write(true).open(path).unwrap().set_len(9000).unwrap()) as fn(&Path),
+        ),
+        ("emptied", |path| fs::write(path, "").unwrap()),
+        ("deleted", |path| fs::remove_file(path).unwrap()),
+        ("zeroed", |path| fs::write(path, vec![0; 65_536]).unwrap()),
+    ] {
+        for last in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            fill(dir.path());
+            let (journal, _, _) = open(dir.path());
+            finish(&journal);
+            let mut journal = journal;
+            (0..20).for_each(|_| push(&mut journal, 1, &[1; 1000]).unwrap());
+            journal.driver().close().unwrap();
+            let log = journal.log.borrow();
+            let serial = if last { log.last_serial() } else { log.segments[1].serial };
+            drop(log);
+            drop(journal);
+            damage(&segment::path(&dir.path().join("journal"), serial));
+            let (journal, _, recovered) = open(dir.path());
+            let name = format!("{serial:08}.journal");
+            assert!(recovered.problems.iter().any(|text| text.contains(&name)), "{what} {last}: {recovered:?}");
+            drop(journal);
+            // It is told once, unless what is left of the segment is still needed.
+            let again = open(dir.path()).2.problems;
+            assert!(again.is_empty() || what == "cut", "{what} {last}: {again:?}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (journal, _, recovered) = open(dir.path());
+    assert_eq!(recovered.problems, [""; 0]);
+    journal.driver().close().unwrap();
+    drop(journal);
+    assert_eq!(open(dir.path()).2.problems, [""; 0]);
+}

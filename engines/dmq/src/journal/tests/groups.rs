@@ -129,9 +129,78 @@ fn a_full_disk_refuses_pushes_and_lets_records_go() {
     journal.settle().unwrap();
     watched.with(|seen| seen.fail_allocate = false);
     finish(&journal);
+    // A second later.
+    journal.log.borrow_mut().full_since = None;
     push(&mut journal, 1, b"again").unwrap();
     journal.driver().sync_now().unwrap();
     findings.clear();
     journal.findings(&mut findings);
     assert_eq!(findings, []);
+}
+
+#[test]
+fn a_full_disk_is_drained_record_by_record_and_the_node_starts_on_it() {
+    // Each pop needs an entry longer than the record. When no room was left for them settling failed: connections were
+    // closed, what was popped was gone, and no segment was ever freed. A node that was restarted did not start.
+    let dir = tempfile::tempdir().unwrap();
+    let watched = Watched::default();
+    let (mut journal, _, _) = open_with(dir.path(), Box::new(watched.clone()));
+    journal.create(1, "a").unwrap();
+    finish(&journal);
+    watched.with(|seen| seen.fail_allocate = true);
+    let mut pushed = 0;
+    while push(&mut journal, 1, b"x").is_ok() {
+        pushed += 1;
+        journal.settle().unwrap();
+        finish(&journal);
+    }
+    assert!(pushed > 1000, "{pushed}");
+    let before = watched.with(|seen| seen.allocations);
+    assert!((0..1000).all(|_| push(&mut journal, 1, b"x").is_err()));
+    assert!(watched.with(|seen| seen.allocations) < before + 100, "a refused push costs no attempt to make a segment");
+    journal.driver().close().unwrap();
+    drop(journal);
+
+    watched.with(|seen| (seen.fail_allocate, seen.largest) = (false, Some(20 * 1024)));
+    let (mut journal, _, recovered) = open_with(dir.path(), Box::new(watched.clone()));
+    assert_eq!((recovered.problems.len(), recovered.queues[0].records), (0, pushed));
+    watched.with(|seen| seen.fail_allocate = true);
+    for place in 0..pushed - 10 {
+        journal.release(1, place, place + 1).unwrap();
+        journal.settle().unwrap();
+    }
+    assert_eq!(read_all(&mut journal, 1, pushed - 10, 1000).0.len(), 10);
+    watched.with(|seen| (seen.fail_allocate, seen.largest) = (false, None));
+    journal.log.borrow_mut().full_since = None;
+    journal.log.borrow_mut().idle();
+    finish(&journal);
+    push(&mut journal, 1, b"again").unwrap();
+    journal.settle().unwrap();
+    finish(&journal);
+    drop(journal);
+    let (_journal, _, recovered) = open(dir.path());
+    assert_eq!((recovered.problems.len(), recovered.queues[0].records), (0, 11), "what was taken stays away");
+}
+
+#[test]
+fn what_was_released_out_of_order_without_room_is_told_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let watched = Watched::default();
+    let (mut journal, _, _) = open_with(dir.path(), Box::new(watched.clone()));
+    journal.create(1, "a").unwrap();
+    finish(&journal);
+    (0..200).for_each(|_| push(&mut journal, 1, b"x").unwrap());
+    journal.settle().unwrap();
+    watched.with(|seen| seen.fail_allocate = true);
+    // Everything is used up.
+    while journal.log.borrow_mut().tell_name(1, "a".to_owned()).is_ok() {}
+    for place in (0..200).step_by(2) {
+        journal.release(1, place, place + 1).unwrap();
+    }
+    journal.settle().unwrap();
+    watched.with(|seen| seen.fail_allocate = false);
+    journal.log.borrow_mut().full_since = None;
+    journal.driver().sync_now().unwrap();
+    drop(journal);
+    assert_eq!(open(dir.path()).2.queues[0].records, 100);
 }

@@ -14,6 +14,9 @@ pub(super) struct Seen {
     pub(super) writes: usize,
     pub(super) fail_sync: bool,
     pub(super) fail_allocate: bool,
+    /// Larger files find no room.
+    pub(super) largest: Option<u64>,
+    pub(super) allocations: usize,
     /// Syncs wait while this is set.
     pub(super) hold: bool,
     /// What each segment held when it was last made durable.
@@ -55,7 +58,11 @@ impl Files for Watched {
     }
 
     fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
-        if self.with(|seen| seen.fail_allocate) {
+        let refuse = |seen: &mut Seen| {
+            seen.allocations += 1;
+            seen.fail_allocate || seen.largest.is_some_and(|largest| bytes > largest)
+        };
+        if self.with(refuse) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         System.allocate(file, bytes)
