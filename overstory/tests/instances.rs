@@ -325,6 +325,28 @@ fn queues_of_every_durability_are_added_run_survive_and_are_removed() {
     assert_eq!(fs::read_dir(stack.path().join("srv")).unwrap().count(), 1, "removed alone");
 }
 
+#[test]
+fn what_the_template_and_an_option_say_together_is_checked_before_anything_is_added() {
+    let stack = Stack::new();
+    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc");
+    for kind in ["dmq", "queue"] {
+        let template = fs::read_to_string(etc.join(kind).join("config.ini")).unwrap();
+        let file = format!("etc/{kind}/config.ini");
+        fs::create_dir_all(stack.path().join("etc").join(kind)).unwrap();
+        stack.0.write(&file, &template.replace(";example_ =", "example_ =")).unwrap();
+        let ran = stack.run(&format!("add {kind} a --size example_a=1M"));
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+        for text in ["nothing was added", &file, "example_a", "the beginning of"] {
+            assert!(ran.err.contains(text), "{text} is not in {}", ran.err);
+        }
+        assert_eq!(stack.succeeds("list"), "");
+        assert!(!stack.path().join(format!("srv/{kind}-a")).exists());
+        assert!(!stack.path().join(format!("etc/supervisord.d/{kind}-a.conf")).exists());
+        stack.succeeds(&format!("add {kind} a --size example_=1M --size other=2M"));
+        stack.succeeds(&format!("remove {kind} a --purge"));
+    }
+}
+
 /// Kills `overstory add` at many moments: afterwards the instance is there as a whole or not at all, and the next
 /// command works.
 #[test]

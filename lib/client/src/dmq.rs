@@ -12,6 +12,7 @@ mod turns;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
+use futures_util::future::select_ok;
 use overstory_swarm::legacy::dmq::Request as LegacyRequest;
 use tokio::time::Instant;
 
@@ -117,6 +118,17 @@ impl DmqClient {
                 answers.into_iter().map(|(node, answer)| (node, there(answer))).collect()
             }
         }
+    }
+
+    /// Waits until one node is there, at most `request_timeout`; by legacy, which connects for each request, not at all.
+    /// Requests that begin before are sent in any order once it is.
+    ///
+    /// # Errors
+    /// No node could be reached, or none accepts the client: what the last one said.
+    pub async fn any_ready(&self) -> Result<(), Error> {
+        let Backend::Neo(links) = &self.inner.backend else { return Ok(()) };
+        let deadline = Instant::now() + self.inner.config.request_timeout;
+        select_ok(links.links.iter().map(|link| Box::pin(link.up(deadline)))).await.map(|_| ())
     }
 
     /// The nodes, as the registry names them.

@@ -18,6 +18,9 @@ use super::output::Progress;
 const NAMED_FAILURES: u64 = 10;
 /// Lines that wait to be sent.
 const LINES: usize = 1024;
+/// Bytes of the input that are under way at a time, about: less than a connection takes at once, so that no record waits
+/// while a later one is sent.
+const MAX_UNDER_WAY: usize = 4 << 20;
 
 /// How records are sent.
 pub(super) struct Bulk {
@@ -68,7 +71,7 @@ where
     let mut interrupted = pin!(program::interrupted());
     let mut progress = Progress::new(false);
     let mut running = FuturesUnordered::new();
-    let (mut number, mut failed, mut over) = (0u64, 0u64, false);
+    let (mut number, mut failed, mut under_way, mut over) = (0u64, 0u64, 0, false);
     let mut fail = |number: u64, cause: &dyn std::fmt::Display, progress: &mut Progress| {
         failed += 1;
         if failed <= NAMED_FAILURES {
@@ -79,7 +82,7 @@ where
     let (mut hopeless, mut ended) = (None, None);
     while !over || !running.is_empty() {
         tokio::select! {
-            record = records.recv(), if !over && running.len() < bulk.in_flight => match record {
+            record = records.recv(), if !over && running.len() < bulk.in_flight && under_way < MAX_UNDER_WAY => match record {
                 None => over = true,
                 Some(Err(error)) => {
                     over = true;
@@ -87,27 +90,32 @@ where
                 }
                 Some(Ok(record)) => {
                     number += 1;
+                    let length = record.len();
                     match parse(record) {
                         Ok(Some(record)) => {
                             let sent = send(record);
-                            running.push(async move { (number, sent.await) });
+                            under_way += length;
+                            running.push(async move { (number, length, sent.await) });
                         }
                         Ok(None) => {}
                         Err(error) => fail(number, &error, &mut progress),
                     }
                 }
             },
-            Some((number, (bytes, sent))) = running.next(), if !running.is_empty() => match sent {
-                Ok(()) => progress.add(1, bytes),
-                Err(error) => {
-                    fail(number, &error, &mut progress);
-                    // Nobody is there, or nobody wants this: the next million would not fare better.
-                    if is_hopeless(&error) {
-                        over = true;
-                        hopeless = Some(error);
+            Some((number, length, (bytes, sent))) = running.next(), if !running.is_empty() => {
+                under_way -= length;
+                match sent {
+                    Ok(()) => progress.add(1, bytes),
+                    Err(error) => {
+                        fail(number, &error, &mut progress);
+                        // Nobody is there, or nobody wants this: the next million would not fare better.
+                        if is_hopeless(&error) {
+                            over = true;
+                            hopeless = Some(error);
+                        }
                     }
                 }
-            },
+            }
             _ = &mut interrupted, if !over => {
                 over = true;
                 ended = Some(anyhow::anyhow!("interrupted after {} {number}", bulk.unit));

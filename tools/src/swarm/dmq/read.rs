@@ -27,6 +27,8 @@ pub(super) async fn pop(client: &DmqClient, pop: &Pop, legacy: bool, out: &mut O
     let mut left = if pop.all { u64::MAX } else { pop.number };
     let mut interrupted = pin!(program::interrupted());
     let mut progress = Progress::new(true);
+    // Many that wait for a node do not keep their order.
+    client.any_ready().await?;
     let (mut running, mut failure) = (FuturesOrdered::new(), None);
     loop {
         while left > 0 && running.len() < in_flight {

@@ -22,6 +22,8 @@ pub(super) async fn push(client: &DmqClient, push: &Push) -> anyhow::Result<u8> 
         client.push_multi(&channels, value.as_bytes()).await?;
         return Ok(0);
     }
+    // Many that wait for a node do not keep their order.
+    client.any_ready().await?;
     let channels = &channels;
     let send = |record: Vec<u8>| async move {
         let pushed = client.push_multi(channels, &record).await;
