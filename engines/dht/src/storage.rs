@@ -11,7 +11,6 @@ mod pages;
 mod segment;
 #[cfg(test)]
 mod tests;
-mod trim;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow, Range};

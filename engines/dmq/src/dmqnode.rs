@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use overstory_node::app::{self, NodeContext, NodeProgram};
 use overstory_node::config::{Config, ConfigError};
+use overstory_node::heap::Heap;
 use overstory_runtime::Shutdown;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
@@ -82,10 +83,14 @@ async fn keep(engine: Rc<DmqEngine>, write_index: Duration, shutdown: Shutdown) 
         ticks
     };
     let (mut look, mut index) = (every(TICK), every(write_index));
+    let mut heap = Heap::default();
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
-            _ = look.tick() => engine.observe(Instant::now()),
+            _ = look.tick() => {
+                engine.observe(Instant::now());
+                heap.look();
+            }
             _ = index.tick() => {
                 if let Err(problem) = engine.save_index() {
                     error!(target: "node.storage", %problem, "index of the overflow not written");

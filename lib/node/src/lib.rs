@@ -15,6 +15,7 @@ mod console;
 mod control;
 pub mod data_lock;
 pub mod engine;
+pub mod heap;
 pub mod inspect;
 pub mod logs;
 mod metrics;

@@ -97,12 +97,15 @@ pub(crate) fn saved(node: &NodeInstance) -> Vec<String> {
     files(node, "data", ".rq")
 }
 
-/// The names in a directory that end so, without the end.
+/// The names in a directory that end so, without the end; not the one that every node locks.
 pub(crate) fn files(node: &NodeInstance, directory: &str, end: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(node.path(directory)) else { return Vec::new() };
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
-    let mut names: Vec<String> =
-        entries.map(name).filter_map(|name| name.strip_suffix(end).map(str::to_owned)).collect();
+    let mut names: Vec<String> = entries
+        .map(name)
+        .filter_map(|name| name.strip_suffix(end).map(str::to_owned))
+        .filter(|name| name != ".lock")
+        .collect();
     names.sort();
     names
 }

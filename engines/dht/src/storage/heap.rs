@@ -85,7 +85,7 @@ impl Heap {
                 self.values = Vec::new();
                 self.free = Vec::new();
             }
-            super::trim::give_back();
+            overstory_node::heap::give_back();
         }
         trim
     }

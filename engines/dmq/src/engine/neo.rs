@@ -7,6 +7,7 @@ use overstory_node::stats::RequestSpec;
 use overstory_swarm::channel;
 use overstory_swarm::neo::Replies;
 use overstory_swarm::neo::dmq::{self, Channels, ConsumeMessage, PopReply, PushReply, Request, code};
+use overstory_swarm::wire::MAX_ARRAY;
 
 use super::consume::Consume;
 use super::core::{Action, Core};
@@ -47,6 +48,10 @@ pub(super) fn begin(core: &Rc<Core>, request: &NeoRequest<'_>, out: &mut Replies
 
 #[inline]
 fn push(core: &Core, channels: Channels<'_>, value: &[u8]) -> PushReply {
+    // A legacy client could not take it out again.
+    if value.len() > MAX_ARRAY {
+        return PushReply::Error;
+    }
     let pushed = if channels.len() == 1 {
         let channel = channels.iter().next().unwrap_or_default();
         let Ok(channel) = channel::check(channel) else { return PushReply::Error };

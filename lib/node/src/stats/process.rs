@@ -74,6 +74,11 @@ pub(crate) fn memory() -> Memory {
     Memory { virtual_size: of("VmSize:"), resident: of("VmRSS:") }
 }
 
+/// Memory that holds data and no file, in bytes; none where the system does not tell.
+pub(crate) fn anonymous_memory() -> Option<u64> {
+    kilobytes(&std::fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
 /// The value of a line `Key:   12 kB`, in bytes.
 fn kilobytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
