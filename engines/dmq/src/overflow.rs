@@ -37,6 +37,9 @@ use write::IndexState;
 /// The data file.
 const DATA: &str = "overflow.dat";
 
+/// Less space than this is never too much.
+const MUCH_SPACE: u64 = 256 * 1024 * 1024;
+
 /// How an overflow is kept.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -106,6 +109,12 @@ pub struct Overflow {
     changed: bool,
     /// There was no room when it was asked for last.
     full: bool,
+    /// The queue whose first record kept space from being given back the last time.
+    keeper: Option<QueueId>,
+    /// More space can be given back.
+    behind: bool,
+    /// The positions have to be written as a whole.
+    anew: bool,
     options: Options,
     index: IndexState,
     /// The last attempt to write failed like this.
@@ -161,6 +170,9 @@ impl Overflow {
             dirty: Vec::new(),
             changed: false,
             full: false,
+            keeper: None,
+            behind: false,
+            anew: false,
             options: options.clone(),
             index,
             trouble: None,
@@ -223,6 +235,9 @@ impl Disk for Overflow {
     fn remove(&mut self, queue: QueueId) -> Result<(), DiskError> {
         let found = self.queues.remove(&queue).ok_or_else(|| unknown(queue))?;
         self.live -= found.records();
+        if self.keeper == Some(queue) {
+            self.consumed = write::PUNCH;
+        }
         self.links.retain(|(_, header)| header.channel != found.channel);
         self.entries.removed(found.channel);
         self.changed = true;
@@ -276,6 +291,9 @@ impl Disk for Overflow {
         let before = found.records();
         found.release(to);
         self.live -= before - found.records();
+        if self.keeper == Some(queue) && found.lowest().is_none_or(|lowest| lowest > self.punched + write::PUNCH) {
+            self.consumed = write::PUNCH;
+        }
         if !found.listed {
             found.listed = true;
             self.dirty.push(queue);
@@ -299,6 +317,14 @@ impl Disk for Overflow {
         }
         if let Some(trouble) = self.index.trouble() {
             add("overflow_index", State::Major, trouble.to_owned());
+        }
+        let (takes, (needs, queue)) = (self.allocated.max(self.end) - self.punched, self.needs());
+        if takes > MUCH_SPACE && takes / 4 > needs {
+            let text = format!(
+                "{DATA} takes {takes} bytes for {needs} that are needed: what came behind the first record of {queue} keeps \
+                 its space until that is taken; consume it, or remove the channel"
+            );
+            add("overflow_space", State::Minor, text);
         }
         if self.lost > 0 {
             add("overflow_lost", State::Major, format!("{} records in {DATA} could not be read", self.lost));

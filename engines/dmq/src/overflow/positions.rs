@@ -203,13 +203,14 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// Replaces what was there by `entries`.
+    /// Replaces what was there by `entries`. On a full disk what was there stays, which says the same, until there is room.
     pub(super) fn create(dir: &Path, entries: &[u8]) -> io::Result<Self> {
-        let spare = make_spare(dir, entries.len() as u64)?;
         let file = DiskFile::open(&dir.join(SPARE))?;
-        let mut positions = Self { dir: dir.to_owned(), file, end: 0, allocated: 0, first_len: 0, spare: Some(spare) };
-        positions.rewrite(entries)?;
-        Ok(positions)
+        let mut positions = Self { dir: dir.to_owned(), file, end: 0, allocated: 0, first_len: 0, spare: None };
+        match positions.rewrite(entries) {
+            Err(error) if !files::is_full(&error) => Err(error),
+            _ => Ok(positions),
+        }
     }
 
     /// Appends entries.
@@ -230,7 +231,7 @@ impl Positions {
 
     /// Whether the file should be written anew.
     pub(super) fn is_long(&self) -> bool {
-        self.end > TOO_LONG + 4 * self.first_len
+        self.end == 0 || self.end > TOO_LONG + 4 * self.first_len
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -151,6 +151,11 @@ impl Queue {
         self.last + HEADER + self.last_length
     }
 
+    /// Bytes in the file of the records that are needed, and a few that are not.
+    pub(super) fn needed(&self) -> u64 {
+        self.marks.front().map_or(0, |mark| self.bytes - mark.bytes + HEADER * (self.appended - mark.number))
+    }
+
     /// Before this its records are not needed.
     pub(super) fn lowest(&self) -> Option<u64> {
         self.marks.front().map(|mark| mark.offset)

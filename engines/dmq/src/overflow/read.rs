@@ -129,6 +129,12 @@ impl Overflow {
     /// Finds the first needed record of a queue, of which only a place before it may be known.
     pub(super) fn first_place(&mut self, id: QueueId) -> io::Result<Option<Place>> {
         let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.records() > 0) else { return Ok(None) };
+        let near = queue.near(queue.released);
+        if near.number == queue.released && near.offset > 0 {
+            // An index of thousands of queues must not read thousands of pages.
+            queue.begin_at(near);
+            return Ok(Some(near));
+        }
         let mut chain = Chain {
             file: &self.file,
             window: &mut self.window,

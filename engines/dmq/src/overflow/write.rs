@@ -15,7 +15,9 @@ use crate::disk::{DiskError, QueueId};
 /// A longer buffer is written before `settle`.
 pub(super) const MOST_BUFFERED: usize = 1024 * 1024;
 /// So many bytes are consumed before space is given back.
-const PUNCH: u64 = 16 * 1024 * 1024;
+pub(super) const PUNCH: u64 = 16 * 1024 * 1024;
+/// So much is given back at once: file systems take their time for more.
+const SLICE: u64 = 64 * 1024 * 1024;
 /// On a full disk it is given back from this on.
 const LITTLE: u64 = 64 * 1024;
 /// Space is given back in whole blocks.
@@ -133,9 +135,23 @@ impl Overflow {
                 self.entries.state(queue.channel, &queue.state());
             }
         }
-        self.write_positions()?;
+        match self.write_positions() {
+            // The records are where they belong, and what was taken may leave: else nobody could drain a full disk. It
+            // comes again if the process is killed before there is room.
+            Err(DiskError::Io { source, .. }) if files::is_full(&source) => {
+                if self.entries.0.len() > MOST_BUFFERED {
+                    self.entries.0.clear();
+                    self.anew = true;
+                }
+                return Ok(());
+            }
+            written => written?,
+        }
         self.trouble = None;
         self.changed = false;
+        if self.behind {
+            self.punch();
+        }
         if self.live == 0 && self.end > self.options.preallocate {
             self.empty()?;
         } else if self.consumed >= PUNCH || (self.full && self.unneeded() >= LITTLE) {
@@ -147,6 +163,8 @@ impl Overflow {
     /// Gives back the space of what was consumed.
     fn give_back(&mut self) -> Result<(), DiskError> {
         self.consumed = 0;
+        let lowest = self.queues.iter().filter_map(|(id, queue)| Some((queue.lowest()?, *id))).min();
+        self.keeper = lowest.map(|(_, id)| id);
         // A start does not look for records where there are none any more.
         self.note_all();
         self.write_positions()?;
@@ -163,11 +181,11 @@ impl Overflow {
     }
 
     fn write_positions(&mut self) -> Result<(), DiskError> {
-        if self.entries.0.is_empty() {
+        if self.entries.0.is_empty() && !self.anew {
             return Ok(());
         }
         let mut result = Ok(());
-        let mut rewrite = self.positions.is_long();
+        let mut rewrite = self.anew || self.positions.is_long();
         if !rewrite {
             result = self.positions.append(&self.entries.0);
             rewrite = result.as_ref().is_err_and(files::is_full);
@@ -179,18 +197,27 @@ impl Overflow {
         match result {
             Ok(()) => {
                 self.entries.0.clear();
+                self.anew = false;
                 Ok(())
             }
             Err(error) => Err(self.failed(super::positions::NAME, error)),
         }
     }
 
-    /// Nothing is needed any more: the data file begins anew.
+    /// Nothing is needed any more: the data file begins anew. What takes much space is given back piece by piece before.
     fn empty(&mut self) -> Result<(), DiskError> {
+        if self.unneeded() > SLICE {
+            let before = self.punched;
+            self.punch();
+            if self.punched > before {
+                return Ok(());
+            }
+        }
         if let Err(error) = self.file.set_len(0) {
             return Err(self.failed(DATA, error));
         }
         (self.end, self.buffer_start, self.allocated, self.punched, self.consumed) = (0, 0, 0, 0, 0);
+        self.behind = false;
         self.window.clear();
         self.queues.values_mut().for_each(Queue::emptied);
         // Before this is written all queues count as empty, whatever records the file then holds.
@@ -207,21 +234,35 @@ impl Overflow {
         lowest.min(self.buffer_start) / BLOCK * BLOCK
     }
 
+    /// What the queues need of the file, about, and the one whose first record keeps the space from being given back.
+    pub(super) fn needs(&self) -> (u64, &str) {
+        let bytes = self.queues.values().map(Queue::needed).sum();
+        let lowest = self.queues.values().filter_map(|queue| Some((queue.lowest()?, &*queue.name))).min();
+        (bytes, lowest.map_or("", |(_, name)| name))
+    }
+
     /// Bytes that could be given back.
     fn unneeded(&self) -> u64 {
         self.needed_from().saturating_sub(self.punched.max(START))
     }
 
-    /// Gives the space before the first record that is needed back to the file system.
+    /// Gives the space before the first record that is needed back to the file system; of much, the rest with the next calls
+    /// of [`Self::write_all`].
     fn punch(&mut self) {
-        let to = self.needed_from();
+        let needed = self.needed_from();
         let from = self.punched.max(START);
+        let to = needed.min((from + SLICE) / BLOCK * BLOCK);
+        self.behind = to < needed;
+        self.changed |= self.behind;
         if to <= from {
             return;
         }
         match self.file.punch(from, to) {
             Ok(()) => self.punched = to,
-            Err(error) => tracing::warn!(target: "diskoverflow", %error, "cannot give space back"),
+            Err(error) => {
+                self.behind = false;
+                tracing::warn!(target: "diskoverflow", %error, "cannot give space back");
+            }
         }
     }
 

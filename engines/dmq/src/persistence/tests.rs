@@ -186,3 +186,21 @@ fn a_data_directory_that_cannot_be_is_an_error_that_names_it() {
     let error = open(&settings(Durability::Overflow, LIMIT), &file.join("data")).err().unwrap();
     assert!(format!("{error:#}").contains("file/data"), "{error:#}");
 }
+
+#[test]
+fn ten_thousand_small_queues_stop_and_start_in_seconds() {
+    // One fsync per file took a minute.
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = opened(Durability::Overflow, LIMIT, dir.path());
+    for number in 0..10_000 {
+        node.store.push(&format!("queue-{number}"), b"a small record").unwrap();
+    }
+    node.store.settle().unwrap();
+    let begin = std::time::Instant::now();
+    close(node);
+    let (stop, begin) = (begin.elapsed(), std::time::Instant::now());
+    let node = opened(Durability::Overflow, LIMIT, dir.path());
+    println!("10,000 queues: stop {stop:?}, start {:?}", begin.elapsed());
+    assert_eq!(node.store.totals().records_memory, 10_000);
+    assert!(stop < Duration::from_secs(30), "{stop:?}");
+}

@@ -19,6 +19,7 @@ thread_local! {
     static LOG: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
     static ROOM: Cell<u64> = const { Cell::new(u64::MAX) };
     static BROKEN: Cell<bool> = const { Cell::new(false) };
+    static POSITIONS_FULL: Cell<bool> = const { Cell::new(false) };
     static WITHOUT_FALLOCATE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -34,12 +35,16 @@ pub(super) fn write(name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
     if BROKEN.get() {
         return Err(io::Error::from_raw_os_error(5));
     }
+    if POSITIONS_FULL.get() && name.starts_with("overflow.positions") {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     note(|| Op::Write { name: name.to_owned(), offset, bytes: bytes.to_vec() });
     Ok(())
 }
 
 pub(super) fn allocate(name: &str, to: u64) -> io::Result<()> {
-    if name == "overflow.dat" && to > ROOM.get() {
+    let positions = POSITIONS_FULL.get() && name.starts_with("overflow.positions");
+    if positions || name == "overflow.dat" && to > ROOM.get() {
         return Err(io::ErrorKind::StorageFull.into());
     }
     Ok(())
@@ -67,6 +72,11 @@ pub(in crate::overflow) fn recorded() -> Vec<Op> {
 /// Lets the data file grow to this size only.
 pub(in crate::overflow) fn set_room(bytes: u64) {
     ROOM.set(bytes);
+}
+
+/// Leaves no room for the positions, or does.
+pub(in crate::overflow) fn set_positions_full(full: bool) {
+    POSITIONS_FULL.set(full);
 }
 
 /// Makes all writes fail, or not.

@@ -178,3 +178,78 @@ fn what_an_append_and_a_read_cost() {
         assert!(split(&out).iter().all(|record| *record == [7; 100]));
     }
 }
+
+#[test]
+fn without_room_for_the_positions_records_leave_and_the_node_starts() {
+    // Settling failed: no reply was sent, and what was popped was gone. A node did not start.
+    let dir = tempfile::tempdir().unwrap();
+    let (mut disk, _) = open(dir.path());
+    disk.create(1, "chan").unwrap();
+    (0..50).for_each(|number: u32| push(&mut disk, 1, &number.to_le_bytes()));
+    disk.settle().unwrap();
+    drop(disk);
+    seam::set_positions_full(true);
+    let (mut disk, recovered) = open(dir.path());
+    assert_eq!(recovered.queues[0].records, 50);
+    for number in 0..20 {
+        disk.release(1, number, number + 1).unwrap();
+        disk.settle().unwrap();
+    }
+    let mut findings = Vec::new();
+    disk.findings(&mut findings);
+    assert_eq!(findings[0].check, "overflow_write");
+    assert!(disk.reserve(1, 1).is_err());
+    seam::set_positions_full(false);
+    disk.settle().unwrap();
+    findings.clear();
+    disk.findings(&mut findings);
+    assert_eq!(findings, []);
+    push(&mut disk, 1, b"new");
+    disk.settle().unwrap();
+    drop(disk);
+    let (_disk, recovered) = open(dir.path());
+    assert_eq!((recovered.queues[0].records, recovered.problems.len()), (31, 0));
+}
+
+#[test]
+fn much_space_is_given_back_in_pieces_and_what_keeps_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut disk, _) = open(dir.path());
+    disk.create(1, "forgotten").unwrap();
+    disk.create(2, "busy").unwrap();
+    push(&mut disk, 1, b"first");
+    let (record, records) = (vec![7; 1 << 20], 280);
+    let mut out = Vec::new();
+    for number in 0..records {
+        push(&mut disk, 2, &record);
+        disk.settle().unwrap();
+        out.clear();
+        disk.read(2, number, 1, &mut out).unwrap();
+        disk.release(2, number, number + 1).unwrap();
+    }
+    push(&mut disk, 2, b"last");
+    disk.settle().unwrap();
+    let mut findings = Vec::new();
+    disk.findings(&mut findings);
+    assert!(findings.len() == 1 && findings[0].check == "overflow_space", "{findings:?}");
+    assert!(findings[0].text.contains("forgotten"), "{findings:?}");
+    seam::record();
+    disk.release(1, 0, 1).unwrap();
+    disk.settle().unwrap();
+    // A stalled thread stops all requests: no piece is large, and each settle gives back one.
+    for _ in 0..10 {
+        disk.settle().unwrap();
+    }
+    let punched: Vec<u64> = (seam::recorded().into_iter())
+        .filter_map(|op| if let seam::Op::Punch { from, to, .. } = op { Some(to - from) } else { None })
+        .collect();
+    assert!(punched.len() >= 4 && punched.iter().all(|bytes| *bytes <= 64 << 20), "{punched:?}");
+    findings.clear();
+    disk.findings(&mut findings);
+    assert_eq!(findings, []);
+    assert_eq!(read_all(&mut disk, 2, records, records + 1), [b"last".to_vec()]);
+    disk.release(2, records, records + 1).unwrap();
+    disk.settle().unwrap();
+    disk.close().unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
