@@ -255,7 +255,7 @@ impl Log {
     /// Appends what was released. Without room for it that waits: what was taken leaves all the same, or a full disk could not
     /// be drained. It comes again if the process is killed before a segment is free.
     pub(super) fn tell_released(&mut self) -> Result<(), DiskError> {
-        for queue in std::mem::take(&mut self.released) {
+        while let Some(queue) = self.released.pop() {
             if let Some(known) = self.queues.get_mut(&queue) {
                 self.untold.push((queue, std::mem::take(&mut known.unlogged)));
             }
