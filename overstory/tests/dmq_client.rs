@@ -499,3 +499,20 @@ async fn a_reader_that_is_gone_takes_nothing_along_but_what_was_asked_for_ahead(
     }
     assert_eq!(numbers(shell.neo(&["pop", "popped", "--all"], b"")), (first..COUNT).collect::<Vec<_>>());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_leaves_a_node_alone_that_is_away_and_names_it() {
+    const COUNT: u64 = 20_000;
+    let mut nodes = [Node::start("memory", 64 << 20), Node::start("memory", 64 << 20)];
+    drop(clients(&nodes).await);
+    nodes[1].kill();
+    let client = DmqClient::start(config(&nodes, true)).unwrap();
+    let mut producer = client.produce(&["c"]).unwrap();
+    for number in 0..COUNT {
+        producer.send(&record(number)).await.unwrap();
+    }
+    let finished = producer.finish().await;
+    let there = |node: &Node| finished.iter().find(|(address, _)| *address == node.legacy()).map(|(_, taken)| taken);
+    assert!(matches!(there(&nodes[0]), Some(Ok(COUNT))), "{finished:?}");
+    assert!(matches!(there(&nodes[1]), Some(Err(Error::Connect { .. }))), "{finished:?}");
+}

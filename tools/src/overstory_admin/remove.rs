@@ -87,7 +87,14 @@ async fn remove(command: &Command, home: &Home, services: &Services, out: &mut i
     }
     unload(&place, &services).await?;
     let kept = if dir.exists() {
-        journal::remove_rest(home, &place, &journal::stamp()).with_context(|| dir.display().to_string())?
+        match journal::remove_rest(home, &place, &journal::stamp()) {
+            // The instance is gone; some of its files are not.
+            Err(error) if data == Data::Purged && !dir.exists() => {
+                writeln!(out, "warning: {error}")?;
+                None
+            }
+            other => other.with_context(|| dir.display().to_string())?,
+        }
     } else {
         None
     };

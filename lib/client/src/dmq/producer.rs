@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use overstory_runtime::backoff::Backoff;
 use overstory_swarm::legacy::dmq::Request;
 use overstory_swarm::legacy::{Names, Status};
 use overstory_swarm::wire::{MAX_ARRAY, put_array, put_end};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::answers::Answers;
 use crate::config::ClientConfig;
@@ -17,6 +18,10 @@ use crate::legacy::{Lease, Limit, Pool};
 
 /// Bytes that wait for a node before it is passed over.
 const UNSENT: usize = 64 << 10;
+
+/// How long a node that could not be reached is left alone while another one is there, at first and at most.
+const AWAY_FIRST: Duration = Duration::from_millis(20);
+const AWAY_MOST: Duration = Duration::from_millis(2500);
 
 /// Records on their way into one or more channels, over all nodes in turn.
 ///
@@ -39,6 +44,9 @@ struct Lane {
     sent: usize,
     /// Records that nothing says anything of yet.
     records: u64,
+    /// Why the node could not be reached at the last attempt, and when the next one is due.
+    away: Option<(Error, Instant)>,
+    backoff: Backoff,
 }
 
 impl Producer {
@@ -49,6 +57,8 @@ impl Producer {
             out: Vec::new(),
             sent: 0,
             records: 0,
+            away: None,
+            backoff: Backoff::new(AWAY_FIRST, AWAY_MOST),
         };
         let channels = channels.iter().map(|&name| name.to_owned()).collect();
         Self { lanes: config.nodes.nodes().iter().map(lane).collect(), turn: 0, channels, config: config.clone() }
@@ -67,15 +77,22 @@ impl Producer {
         }
         let patience = self.config.patience;
         let (count, mut unreached) = (self.lanes.len(), None);
+        let one_is_there = self.lanes.iter().any(|lane| lane.lease.is_some());
         for _ in 0..count {
             let index = self.turn % count;
             self.turn = (index + 1) % count;
             let Some(lane) = self.lanes.get_mut(index) else { continue };
-            if lane.lease.is_none()
-                && let Err(error) = lane.open(&self.channels, &self.config).await
-            {
-                unreached = Some(error);
-                continue;
+            if lane.lease.is_none() {
+                if one_is_there && lane.away.as_ref().is_some_and(|(_, until)| *until > Instant::now()) {
+                    continue;
+                }
+                if let Err(error) = lane.open(&self.channels, &self.config).await {
+                    lane.away = Some((error.clone(), Instant::now() + lane.backoff.next_delay()));
+                    unreached = Some(error);
+                    continue;
+                }
+                lane.away = None;
+                lane.backoff.reset();
             }
             if lane.takes()? {
                 lane.add(value);
@@ -109,12 +126,14 @@ impl Producer {
     }
 
     /// Sends what waits, and asks each node whether it has all of it: gives how many records each has taken, or what
-    /// went wrong there.
+    /// went wrong there. Of a node that was away at the last attempt it gives why; the others have taken its part.
     pub async fn finish(mut self) -> Answers<u64> {
         let mut answers = Vec::new();
         for lane in &mut self.lanes {
             if lane.lease.is_some() {
                 answers.push((lane.pool.node(), lane.finish(&self.config).await));
+            } else if let Some((error, _)) = lane.away.take() {
+                answers.push((lane.pool.node(), Err(error)));
             }
         }
         answers

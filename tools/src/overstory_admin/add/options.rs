@@ -82,7 +82,7 @@ pub(in crate::overstory_admin) struct Dmq {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     neo_port: Option<u16>,
     /// The most bytes of a queue in memory, as in 1000000, 512K, 64M or 2G
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = queue_size)]
     channel_size: Option<u64>,
     /// The same for the channels whose names begin with PREFIX; can be given more than once
     #[arg(long = "size", value_name = "PREFIX=BYTES", value_parser = prefix_size)]
@@ -183,9 +183,6 @@ impl Dht {
 
 impl Dmq {
     fn wish(&self, kind: &'static Kind) -> anyhow::Result<Wish> {
-        if self.channel_size == Some(0) {
-            bail!("--channel-size 0: a queue of no bytes takes nothing");
-        }
         for (at, (one, _)) in self.sizes.iter().enumerate() {
             if let Some((other, _)) = self.sizes.iter().skip(at + 1).find(|(other, _)| meet(one, other)) {
                 bail!("--size: a channel's name can begin with both {one} and {other}");
@@ -217,9 +214,14 @@ fn prefix_size(text: &str) -> Result<(String, u64), String> {
     if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(plain) {
         return Err("the beginning of a channel's name has letters, digits, _ and -".to_owned());
     }
-    match bytes(size)? {
+    Ok((prefix.to_owned(), queue_size(size)?))
+}
+
+/// Reads how many bytes a queue has.
+fn queue_size(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
         0 => Err("a queue of no bytes takes nothing".to_owned()),
-        size => Ok((prefix.to_owned(), size)),
+        size => Ok(size),
     }
 }
 

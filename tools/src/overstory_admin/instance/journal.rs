@@ -97,9 +97,14 @@ pub(in crate::overstory_admin) fn discard(home: &Home, place: &Place) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => {
             other?;
-            files::remove_dir(&gone)
+            files::remove_dir(&gone).map_err(|error| io::Error::new(error.kind(), undeletable(&gone, &error)))
         }
     }
+}
+
+/// What is said of a directory that cannot be deleted, such as one in which something is mounted.
+fn undeletable(dir: &Path, error: &io::Error) -> String {
+    format!("{} cannot be deleted ({error}): unmount what is mounted there, and delete it by hand", dir.display())
 }
 
 fn free_name(dir: &Path, name: &str) -> PathBuf {
@@ -146,7 +151,10 @@ fn recover(home: &Home, stamp: &str) -> anyhow::Result<Vec<(Place, String)>> {
     let mut done = Vec::new();
     for entry in fs::read_dir(&srv).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(ADDING)) {
-            files::remove_dir(&entry.path()).with_context(|| entry.path().display().to_string())?;
+            // It is nobody's any more, and must not keep the others from being added and removed.
+            if let Err(error) = files::remove_dir(&entry.path()) {
+                eprintln!("overstory: warning: {}", undeletable(&entry.path(), &error));
+            }
         }
     }
     for (kind, name) in names(home.root())? {
