@@ -160,7 +160,7 @@ impl Scan {
         Ok(last)
     }
 
-    /// Bytes of the file, fewer at its end. A block that cannot be read is one of zeros.
+    /// Bytes of the file, fewer at its end. What cannot be read stops the start: nothing must be taken for lost that is not.
     #[inline]
     fn get(&mut self, file: &File, at: u64, length: usize) -> io::Result<&[u8]> {
         let begin = at.checked_sub(self.from).and_then(|begin| usize::try_from(begin).ok());

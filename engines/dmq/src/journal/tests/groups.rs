@@ -204,3 +204,34 @@ fn what_was_released_out_of_order_without_room_is_told_later() {
     drop(journal);
     assert_eq!(open(dir.path()).2.queues[0].records, 100);
 }
+
+#[test]
+fn what_a_push_and_a_pop_cost_the_thread_of_the_node() {
+    const TURNS: u32 = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _, _) = open(dir.path());
+    journal.log.borrow_mut().segment_bytes = 64 << 20;
+    journal.create(1, "a").unwrap();
+    finish(&journal);
+    let begin = Instant::now();
+    for _ in 0..TURNS {
+        (0..64).for_each(|_| push(&mut journal, 1, &[7; 100]).unwrap());
+        journal.settle().unwrap();
+        journal.log.borrow_mut().take_done();
+    }
+    let pushed = begin.elapsed() / TURNS;
+    journal.driver().sync_now().unwrap();
+    let (begin, mut out, mut at) = (Instant::now(), Vec::new(), 0);
+    while at < u64::from(TURNS) * 64 {
+        out.clear();
+        let read = journal.read(1, at, 64 * 108, &mut out).unwrap();
+        assert_eq!((read.records, read.lost), (64, 0));
+        journal.release(1, at, at + 64).unwrap();
+        journal.settle().unwrap();
+        at += 64;
+    }
+    println!(
+        "64 records of 100 bytes: push and settle {pushed:?}, read, release and settle {:?}",
+        begin.elapsed() / TURNS
+    );
+}
