@@ -2,7 +2,7 @@
 //!
 //! | section | keys | |
 //! |---|---|---|
-//! | Server | neoport, channel_size_limit, cpu, size_limit | published; the last two are accepted and mean nothing |
+//! | Server | neoport, channel_size_limit, cpu, size_limit | published; the last one is accepted and means nothing |
 //! | ChannelSizeById | a channel's prefix = bytes | the size of the queues of those channels; no prefix may begin another |
 //! | Performance | no_delay | published, and accepted: neo always is without delay |
 //! | Overflow | write_index_ms | from one writing of the overflow's index to the next |
@@ -49,6 +49,8 @@ pub struct DmqSettings {
     pub durability: Durability,
     /// Whether a batch of a neo Consume goes back to its queue when the connection ends before it was taken over.
     pub redeliver: bool,
+    /// The processor on which the node's thread runs; none: any.
+    pub cpu: Option<usize>,
     /// From one writing of the overflow's index to the next.
     pub write_index: Duration,
     /// Bytes of a segment of the journal.
@@ -83,7 +85,7 @@ impl DmqSettings {
         let server = config.section("Server");
         // Asked for here too, for a node whose port is any has no neo port to be asked for.
         server.number("neoport", 0, 0..=u16::MAX)?;
-        server.number("cpu", -1, -1..=4095)?;
+        let cpu = usize::try_from(server.number("cpu", -1, -1..=1023)?).ok();
         server.number("size_limit", 0, 0..=u64::MAX)?;
         config.section("Performance").flag("no_delay", false)?;
         let queue = config.section("Queue");
@@ -94,6 +96,7 @@ impl DmqSettings {
             channel_sizes: channel_sizes(&config.section("ChannelSizeById"))?,
             durability,
             redeliver: queue.flag("redeliver", durability == Durability::Journal)?,
+            cpu,
             write_index: Duration::from_millis(config.section("Overflow").number(
                 "write_index_ms",
                 60_000,
@@ -186,7 +189,7 @@ mod tests {
 
     #[test]
     fn all_keys_are_read() {
-        let text = "cpu = -1\nsize_limit = 7\n[ChannelSizeById]\nsmall = 200\nlarge = 5000000000\n\
+        let text = "cpu = 3\nsize_limit = 7\n[ChannelSizeById]\nsmall = 200\nlarge = 5000000000\n\
             [Performance]\nno_delay = true\n[Overflow]\nwrite_index_ms = 1000\n\
             [Queue]\ndurability = journal\nredeliver = false\njournal_segment_bytes = 1048576\n\
             [Report]\nfullness_warning = 10\nfullness_major = 20\nfullness_critical = 30\ndisk_free_warning = 3\n\
@@ -195,6 +198,7 @@ mod tests {
         assert_eq!(settings.channel_sizes, [("small".to_owned(), 200), ("large".to_owned(), 5_000_000_000)]);
         assert_eq!((settings.durability, settings.redeliver), (Durability::Journal, false));
         assert_eq!((settings.write_index, settings.segment_bytes), (Duration::from_secs(1), 1 << 20));
+        assert_eq!((settings.cpu, read(SERVER).unwrap().cpu), (Some(3), None));
         let expected = Thresholds { fullness: [10.0, 20.0, 30.0], disk_free: [3.0, 2.0, 1.0], wait_age: None };
         assert_eq!(settings.thresholds, expected);
     }

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use overstory_node::app::{self, NodeContext, NodeProgram};
 use overstory_node::config::{Config, ConfigError};
 use overstory_node::heap::Heap;
@@ -61,6 +64,10 @@ pub(crate) fn open(settings: &DmqSettings, context: NodeContext) -> anyhow::Resu
     let engine_settings = EngineSettings { address: SocketAddrV4::new(context.address, context.port) };
     let engine = Rc::new(DmqEngine::new(store, engine_settings, context.stats, commits));
     engine.set_watch(Watch::new(settings.durability, settings.thresholds, context.data_dir).damaged(damaged));
+    // Threads that are there already, and do what waits for disks and brokers, stay free.
+    if let Some(cpu) = settings.cpu {
+        pin(cpu).with_context(|| format!("[Server] cpu = {cpu}: cannot run on that processor"))?;
+    }
     if let Some(drive) = persistence.drive() {
         tokio::task::spawn_local(drive);
     }
@@ -73,6 +80,13 @@ pub(crate) fn open(settings: &DmqSettings, context: NodeContext) -> anyhow::Resu
         "Starting queue node --------------------------------"
     );
     Ok(engine)
+}
+
+/// Keeps this thread, which is the node's, on one processor.
+fn pin(cpu: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// What goes on by itself until the node stops.

@@ -225,3 +225,16 @@ fn the_seeds_node_refuses_what_does_not_fit_and_says_so_in_its_own_name() {
     assert_eq!(Legacy::to(&dmq).unwrap().pop_all("c").len(), 9);
     assert_eq!(process.stop(), Some(0));
 }
+
+#[test]
+fn a_node_runs_on_the_processor_that_it_is_told() {
+    let node = instance(Mode::Overflow, 20_000);
+    node.set("Server", "cpu", "0");
+    let process = node.start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    assert!(status.lines().any(|line| line == "Cpus_allowed_list:\t0"), "{status}");
+    assert_eq!(process.stop(), Some(0));
+    node.set("Server", "cpu", "1000");
+    assert_eq!(node.launch().ended(), Some(1));
+    assert!(node.log().contains("cpu = 1000"), "{}", node.log());
+}

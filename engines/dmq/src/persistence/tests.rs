@@ -12,6 +12,7 @@ const LIMIT: u64 = 200;
 
 fn settings(durability: Durability, limit: u64) -> DmqSettings {
     DmqSettings {
+        cpu: None,
         channel_size: limit,
         channel_sizes: Vec::new(),
         durability,

@@ -65,6 +65,7 @@ impl Setup {
 
     fn settings(&self) -> DmqSettings {
         DmqSettings {
+            cpu: None,
             channel_size: self.channel_size,
             channel_sizes: self.channel_sizes.iter().map(|(prefix, size)| ((*prefix).to_owned(), *size)).collect(),
             durability: self.durability,
