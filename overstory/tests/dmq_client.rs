@@ -152,7 +152,7 @@ async fn what_one_protocol_pushes_the_other_takes_from_many_nodes() {
         popped.extend(consume(reader, &format!("{channel}-2"), "", (COUNT / 4) as usize).await);
         popped.sort_unstable();
         assert_eq!(popped, (0..COUNT).step_by(2).collect::<Vec<_>>());
-        assert_eq!(consume(reader, channel, "", COUNT as usize).await, all);
+        assert_eq!(consume(reader, channel, "", usize::try_from(COUNT).unwrap()).await, all);
         assert!(matches!(reader.pop(channel).await, Err(Error::Subscribed { .. })));
         assert!(old.channels().await.unwrap().contains(&channel.to_owned()));
     }
@@ -166,7 +166,7 @@ async fn what_one_protocol_pushes_the_other_takes_from_many_nodes() {
     }
     assert!(producer.finish().await.into_iter().all(|(_, taken)| taken.unwrap() == COUNT / 3));
     for name in ["one", "two"] {
-        assert_eq!(consume(&new, "e", name, COUNT as usize).await, all);
+        assert_eq!(consume(&new, "e", name, usize::try_from(COUNT).unwrap()).await, all);
     }
     let sizes = old.sizes_by_node(Some("f")).await.unwrap();
     assert!(sizes.into_iter().all(|(_, size)| size.unwrap().records == COUNT / 3));
@@ -387,8 +387,10 @@ async fn swarm_dmq_works_in_pipes() {
 
     // Any bytes survive, in every form.
     let records: [&[u8]; 4] = [b"\0\n\r\t\\", b"\n", b"\xff\xfe", &[10; 70_000]];
-    let framed: Vec<u8> =
-        records.iter().flat_map(|record| [&(record.len() as u32).to_le_bytes(), *record].concat()).collect();
+    let framed: Vec<u8> = records
+        .iter()
+        .flat_map(|record| [&u32::try_from(record.len()).unwrap().to_le_bytes(), *record].concat())
+        .collect();
     for format in ["--binary", "--json", "--base64"] {
         assert!(shell.neo(&["push", "bytes", "--binary"], &framed).status.success());
         let printed = shell.neo(&["pop", "bytes", "--all", format], b"").stdout;

@@ -77,19 +77,17 @@ fn the_journal_on_a_full_disk_refuses_and_loses_nothing() {
     let (node, disk, process) = kept_on_a_full_disk(Mode::Journal);
     let taken = fill(&node, "c", 0);
     process.kill();
-    // A journal begins in a new segment: without room for one the node says so, and touches nothing.
-    assert_eq!(node.launch().ended(), Some(1));
-    assert!(node.log().contains("cannot open the journal"), "{}", node.log());
-    disk.resize("64m");
+    // It begins in a new segment, for which there is next to no room: a small one does, and all can be taken out.
+    disk.resize("6208k");
     let process = node.start();
+    take_all(&node, "c", 0..taken);
     let mut client = Legacy::to(&node).unwrap();
-    assert_eq!(client.channel_size("c").0, u64::from(taken));
-    assert!(client.pop("c") == value("c", 0));
     until("it goes on", || client.push("c", &value("c", taken)) == Status::Ok);
     process.kill();
     let process = node.start();
-    take_all(&node, "c", 1..taken + 1);
+    take_all(&node, "c", taken..taken + 1);
     assert_eq!(process.stop(), Some(0));
+    assert!(!node.log().contains(" Fatal "));
 }
 
 #[test]
