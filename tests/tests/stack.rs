@@ -305,10 +305,11 @@ fn queue_nodes_are_added_to_a_running_stack_seen_filled_and_removed() {
     let (kind, program, status) = (&dmq["type"], &dmq["program"], &dmq["status"]);
     assert_eq!((kind, program, status), (&json!("dmq"), &json!("dmqnode"), &json!("running")));
     assert_eq!((&dmq["range"], &dmq["group"], &dmq["host"]), (&Value::Null, &json!("dmq"), &json!(host())));
-    let queue = node(&api, "queue-tracking", |node| node["records"] == 9 && node["alarm"]["state"] == 2);
+    // What else is wrong with this machine, such as its disk, is in the alarm, too.
+    let is_full = |node: &Value| node["alarm"]["output"].as_str().is_some_and(|said| said.contains("views 90 %"));
+    let queue = node(&api, "queue-tracking", |node| node["records"] == 9 && is_full(node));
     assert_eq!((&queue["type"], &queue["group"]), (&json!("queue"), &json!("tracking")));
-    let said = queue["alarm"]["output"].as_str().unwrap();
-    assert!(said.contains("views 90 %"), "{said}");
+    assert!(queue["alarm"]["state"].as_u64() >= Some(2), "{queue}");
     let layout = api.get_ok("/api/v4/nodes?type=dmq,queue").unwrap();
     assert_eq!((&layout["meta"]["total_count"], &layout["coverage"]), (&json!(2), &json!([])));
 
@@ -316,7 +317,7 @@ fn queue_nodes_are_added_to_a_running_stack_seen_filled_and_removed() {
     for _ in 0..9 {
         swarm("tracking", &["pop", "views"]).unwrap();
     }
-    node(&api, "queue-tracking", |node| node["alarm"]["state"] != 2);
+    node(&api, "queue-tracking", |node| node["records"] == 0 && !is_full(node));
     let services = stack.status().unwrap()["services"].as_array().unwrap().clone();
     for name in ["dmq-a", "queue-tracking"] {
         let ready = |service: &Value| service["name"] == name && service["state"] == "RUNNING";
