@@ -10,7 +10,7 @@ use overstory_tests::repository;
 use serde_json::Value;
 
 /// Every crate of the workspace and its rank: a crate depends on crates of a lower rank only.
-const RANKS: [(&str, u8); 19] = [
+const RANKS: [(&str, u8); 20] = [
     ("overstory-model", 0),
     ("overstory-runtime", 1),
     ("overstory-swarm", 1),
@@ -24,6 +24,7 @@ const RANKS: [(&str, u8); 19] = [
     ("overstory-amqp2engines", 5),
     ("overstory-dht", 5),
     ("overstory-dmq", 5),
+    ("overstory-logfiles", 5),
     ("overstory-collectd", 5),
     ("overstory-webserver", 5),
     ("overstory-tools", 5),

@@ -1,0 +1,98 @@
+//! The file system of the machine.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use super::{Disk, File, Named, Stat};
+
+/// The file system of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(SystemFile(fs::File::open(path)?)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Arc::new(SystemFile(file)))
+    }
+
+    fn create_dirs(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Named>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                names.push(Named { name, is_dir: entry.file_type()?.is_dir() });
+            }
+        }
+        Ok(names)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        let metadata = fs::metadata(path)?;
+        Ok(Stat { length: metadata.len(), modified: metadata.modified()?, is_dir: metadata.is_dir() })
+    }
+}
+
+struct SystemFile(fs::File);
+
+impl File for SystemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn will_read(&self, offset: u64, length: u64) {
+        if let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) {
+            // A hint: a system that does not take it reads all the same.
+            let _ = posix_fadvise(&self.0, offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The logfiles node: records on disk by channel and timestamp, and the checker of its files.
+//!
+//! A channel is a directory of *buckets*, files that hold the records of 4,096 consecutive keys each. `storage` owns
+//! them on the node's thread; everything that waits for a disk happens on other threads, through [`disk::Disk`].
+
+pub mod bucket;
+pub mod disk;
