@@ -1,4 +1,7 @@
 //! The legacy requests of the dls (protocol §1.7).
+//!
+//! GetChannelSize, GetSize and GetResponsibleRange are not served by the published node. They have the codes and replies
+//! of the dht, for clients that route by ranges of timestamps (§9).
 
 use super::cursor::{Cursor, Stop};
 use super::{Limits, Nodes, ProtocolError, Reply};
@@ -17,6 +20,9 @@ pub mod code {
     #![allow(missing_docs, reason = "each is the code of the request of its name")]
     pub const PUT: i32 = 3;
     pub const GET_CHANNELS: i32 = 17;
+    pub const GET_CHANNEL_SIZE: i32 = 18;
+    pub const GET_SIZE: i32 = 19;
+    pub const GET_RESPONSIBLE_RANGE: i32 = 20;
     pub const REMOVE_CHANNEL: i32 = 22;
     pub const GET_NUM_CONNECTIONS: i32 = 23;
     pub const GET_VERSION: i32 = 24;
@@ -65,6 +71,15 @@ pub enum Request<'a> {
     },
     /// Asks for the names of all channels.
     GetChannels,
+    /// Asks how much a channel holds; the bytes are those of the values.
+    GetChannelSize {
+        /// Which.
+        channel: &'a [u8],
+    },
+    /// Asks how much the node holds; the bytes are those of the values.
+    GetSize,
+    /// Asks for the first and the last timestamp that the node takes.
+    GetResponsibleRange,
     /// Removes a channel and its records.
     RemoveChannel {
         /// Which.
@@ -147,6 +162,9 @@ fn read<'a>(cursor: &mut Cursor<'a, '_>) -> Result<Request<'a>, Stop> {
     Ok(match cursor.i32()? {
         code::PUT => Request::Put { channel: cursor.array()?, key: cursor.array()?, value: cursor.array()? },
         code::GET_CHANNELS => Request::GetChannels,
+        code::GET_CHANNEL_SIZE => Request::GetChannelSize { channel: cursor.array()? },
+        code::GET_SIZE => Request::GetSize,
+        code::GET_RESPONSIBLE_RANGE => Request::GetResponsibleRange,
         code::REMOVE_CHANNEL => Request::RemoveChannel { channel: cursor.array()? },
         code::GET_NUM_CONNECTIONS => Request::GetNumConnections,
         code::GET_VERSION => Request::GetVersion,
@@ -183,6 +201,9 @@ impl Request<'_> {
         match self {
             Self::Put { .. } => code::PUT,
             Self::GetChannels => code::GET_CHANNELS,
+            Self::GetChannelSize { .. } => code::GET_CHANNEL_SIZE,
+            Self::GetSize => code::GET_SIZE,
+            Self::GetResponsibleRange => code::GET_RESPONSIBLE_RANGE,
             Self::RemoveChannel { .. } => code::REMOVE_CHANNEL,
             Self::GetNumConnections => code::GET_NUM_CONNECTIONS,
             Self::GetVersion => code::GET_VERSION,
@@ -202,6 +223,9 @@ impl Request<'_> {
         match self {
             Self::Put { .. } => "Put",
             Self::GetChannels => "GetChannels",
+            Self::GetChannelSize { .. } => "GetChannelSize",
+            Self::GetSize => "GetSize",
+            Self::GetResponsibleRange => "GetResponsibleRange",
             Self::RemoveChannel { .. } => "RemoveChannel",
             Self::GetNumConnections => "GetNumConnections",
             Self::GetVersion => "GetVersion",
@@ -223,6 +247,8 @@ impl Request<'_> {
                 Reply::None
             }
             Self::GetChannels => Reply::Items,
+            Self::GetChannelSize { .. } | Self::GetSize => Reply::Size,
+            Self::GetResponsibleRange => Reply::Range,
             Self::GetNumConnections => Reply::Connections,
             Self::GetVersion => Reply::Array,
             Self::GetRange { .. }
@@ -238,8 +264,14 @@ impl Request<'_> {
         out.extend_from_slice(&self.code().to_le_bytes());
         match *self {
             Self::Put { channel, key, value } => put_arrays(out, &[channel, key, value]),
-            Self::GetChannels | Self::GetNumConnections | Self::GetVersion => {}
-            Self::RemoveChannel { channel } | Self::GetAll { channel } => put_array(out, channel),
+            Self::GetChannels
+            | Self::GetSize
+            | Self::GetResponsibleRange
+            | Self::GetNumConnections
+            | Self::GetVersion => {}
+            Self::GetChannelSize { channel } | Self::RemoveChannel { channel } | Self::GetAll { channel } => {
+                put_array(out, channel);
+            }
             Self::GetRange { channel, range } => put_arrays(out, &[channel, range.low, range.high]),
             Self::GetAllFilter { channel, filter } => put_arrays(out, &[channel, filter]),
             Self::GetRangeFilter { channel, range, filter } => {

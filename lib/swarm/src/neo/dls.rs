@@ -8,7 +8,11 @@
 //! 3 u8 | uncompressed length u64 | array: LZO block of { timestamp i64 | array value }...
 //! ```
 //!
+//! GetTimestampRange is none of the published requests: a node that does not know it says so (§2.3).
+//!
 //! Bytes behind the last value of a first message are ignored; all later messages must be exact.
+
+pub use super::dht::RangeLimits;
 
 use super::message::{BadMessage, byte_messages, end};
 use crate::wire::{Reader, put_array};
@@ -21,6 +25,7 @@ pub mod code {
     #![allow(missing_docs, reason = "each is the code of the request of its name")]
     pub const PUT: u8 = 1;
     pub const GET_RANGE: u8 = 2;
+    pub const GET_TIMESTAMP_RANGE: u8 = 64;
 }
 
 /// The version of the request with this code, if there is one.
@@ -29,6 +34,7 @@ pub const fn version(code: u8) -> Option<u8> {
     match code {
         code::PUT => Some(1),
         code::GET_RANGE => Some(2),
+        code::GET_TIMESTAMP_RANGE => Some(0),
         _ => None,
     }
 }
@@ -70,6 +76,9 @@ pub enum Request<'a> {
         /// One of [`mode`], or none of them.
         mode: u8,
     },
+    /// Asks for the first and the last timestamp that the node takes, as unsigned numbers: one message of the node
+    /// ([`RangeLimits`]).
+    GetTimestampRange,
 }
 
 impl<'a> Request<'a> {
@@ -89,6 +98,7 @@ impl<'a> Request<'a> {
                 filter: read.array()?,
                 mode: read.u8()?,
             },
+            code::GET_TIMESTAMP_RANGE => Self::GetTimestampRange,
             unknown => return Err(BadMessage::UnknownCode(unknown)),
         })
     }
@@ -99,6 +109,7 @@ impl<'a> Request<'a> {
         match self {
             Self::Put { .. } => code::PUT,
             Self::GetRange { .. } => code::GET_RANGE,
+            Self::GetTimestampRange => code::GET_TIMESTAMP_RANGE,
         }
     }
 
@@ -108,6 +119,7 @@ impl<'a> Request<'a> {
         match self {
             Self::Put { .. } => "Put",
             Self::GetRange { .. } => "GetRange",
+            Self::GetTimestampRange => "GetTimestampRange",
         }
     }
 
@@ -128,6 +140,7 @@ impl<'a> Request<'a> {
                 put_array(out, filter);
                 out.push(mode);
             }
+            Self::GetTimestampRange => {}
         }
     }
 }

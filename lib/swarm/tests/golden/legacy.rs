@@ -75,8 +75,8 @@ impl Connection {
         }
         let (outcome, again) = decode(self.node, &self.client, &self.limits);
         match outcome {
-            // The recorded node has withdrawn them; ours serves them to older clients.
-            _ if self.node == Node::Dmq && WITHDRAWN.contains(&&*line.note) => self.cut = true,
+            // The recorded nodes do not serve them; ours do, for older clients.
+            _ if self.node.ours().contains(&&*line.note) => self.cut = true,
             Ok(Outcome::Need(bytes)) => panic!("{place}: needs {bytes} bytes"),
             Ok(Outcome::Request { name, shape, consumed }) => {
                 assert!(line.says(name), "{place}: decoded as {name}");
@@ -133,8 +133,16 @@ impl Connection {
     }
 }
 
-/// Requests that older dmq nodes know and the recorded one does not.
-const WITHDRAWN: [&str; 3] = ["request code 3", "request code 4", "request code 5"];
+impl Node {
+    /// Requests that our nodes serve and the recorded ones do not.
+    const fn ours(self) -> &'static [&'static str] {
+        match self {
+            Self::Dht => &[],
+            Self::Dmq => &["request code 3", "request code 4", "request code 5"],
+            Self::Dls => &["request code 18", "request code 19", "request code 20"],
+        }
+    }
+}
 
 enum Outcome {
     Need(usize),

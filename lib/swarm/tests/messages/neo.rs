@@ -194,7 +194,7 @@ fn only_published_codes_have_a_version() {
     for code in 0..=u8::MAX {
         assert_eq!(dht::version(code), (1..=10).contains(&code).then_some(0));
         assert_eq!(dmq::version(code), [(1, 3), (2, 1), (6, 4)].iter().find(|(c, _)| *c == code).map(|(_, v)| *v));
-        assert_eq!(dls::version(code), [(1, 1), (2, 2)].iter().find(|(c, _)| *c == code).map(|(_, v)| *v));
+        assert_eq!(dls::version(code), [(1, 1), (2, 2), (64, 0)].iter().find(|(c, _)| *c == code).map(|(_, v)| *v));
         if dht::version(code).is_none() {
             assert_eq!(dht::Request::decode(code, &[0; 64]), Err(BadMessage::UnknownCode(code)));
         }

@@ -108,6 +108,9 @@ impl Parts {
         vec![
             Put { channel, key, value },
             GetChannels,
+            GetChannelSize { channel },
+            GetSize,
+            GetResponsibleRange,
             RemoveChannel { channel },
             GetNumConnections,
             GetVersion,
@@ -166,6 +169,7 @@ impl Parts {
         vec![
             neo::dls::Request::Put { channel, timestamp: low, value },
             neo::dls::Request::GetRange { channel, low, high, filter: value, mode: self.byte },
+            neo::dls::Request::GetTimestampRange,
         ]
     }
 
