@@ -5,3 +5,4 @@
 
 pub mod bucket;
 pub mod disk;
+pub mod storage;
