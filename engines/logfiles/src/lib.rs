@@ -5,4 +5,6 @@
 
 pub mod bucket;
 pub mod disk;
+pub mod format;
+pub mod record;
 pub mod storage;
