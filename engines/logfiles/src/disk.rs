@@ -3,6 +3,7 @@
 //!
 //! All paths are absolute or relative to the process; a [`Disk`] does not know the data directory.
 
+pub mod sim;
 mod system;
 
 use std::io;
