@@ -4,6 +4,7 @@
 //! them on the node's thread; everything that waits for a disk happens on other threads, through [`disk::Disk`].
 
 pub mod bucket;
+pub mod config;
 pub mod disk;
 pub mod format;
 pub mod record;

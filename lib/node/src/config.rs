@@ -346,6 +346,22 @@ impl<'a> Section<'a> {
         self.required(key, &number_allowed(&limits), |text| number(text, &limits))
     }
 
+    /// A number of 64 bits in hexadecimal digits, with `0x` in front or without.
+    ///
+    /// # Errors
+    /// The value is none.
+    pub fn hexadecimal(&self, key: &str) -> Result<Option<u64>, ConfigError> {
+        self.parsed(key, HEXADECIMAL, hexadecimal)
+    }
+
+    /// The same for a key that must be there.
+    ///
+    /// # Errors
+    /// The key is absent, or its value is none.
+    pub fn required_hexadecimal(&self, key: &str) -> Result<u64, ConfigError> {
+        self.required(key, HEXADECIMAL, hexadecimal)
+    }
+
     /// A truth value, or `default`.
     ///
     /// # Errors
@@ -387,6 +403,14 @@ impl<'a> Section<'a> {
             allowed: allowed.to_owned(),
         }
     }
+}
+
+const HEXADECIMAL: &str = "1 to 16 hexadecimal digits, with 0x in front or without";
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let valid = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    valid.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 fn number<T: FromStr + PartialOrd>(text: &str, limits: &RangeInclusive<T>) -> Option<T> {

@@ -59,6 +59,19 @@ impl ServerSection {
     }
 }
 
+/// The neo port of a node whose file names it (`[Server] neoport`), and that is known by `port`.
+///
+/// # Errors
+/// The key is missing, or the port is the legacy one.
+pub fn neo_port(config: &Config, port: u16) -> Result<u16, ConfigError> {
+    let server = config.section("Server");
+    let neo_port = server.required_number("neoport", 0..=u16::MAX)?;
+    if neo_port == port {
+        return Err(server.wrong("neoport", "another port than that of the legacy protocol"));
+    }
+    Ok(neo_port)
+}
+
 /// `[STATS]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatsSection {

@@ -111,3 +111,14 @@ fn a_file_that_cannot_be_read_is_told_apart() {
     assert!(Config::load(Path::new("/nowhere/config.ini"), Vec::new()).unwrap_err().is_unreadable());
     assert!(config("nonsense", &[]).unwrap_err().is_unreadable());
 }
+
+#[test]
+fn a_neo_port_is_configured_and_another() {
+    let of = |text: &str, port| {
+        let config = Config::parse(Path::new("etc/config.ini"), text, Vec::new()).unwrap();
+        sections::neo_port(&config, port)
+    };
+    let text = "[Server]\nneoport = 22001\n";
+    assert_eq!(of(text, 22_000).unwrap(), 22_001);
+    assert!(of(text, 22_001).is_err() && of("[Server]\nport = 5\n", 5).is_err());
+}

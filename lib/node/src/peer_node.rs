@@ -1,0 +1,132 @@
+//! Another node, as a client of its legacy protocol: for the records that a redistribution sends there.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use overstory_swarm::legacy::{Need, NodeAddress, Status, reply};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Time to connect, and then for each request to be taken and answered.
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The legacy address that a Redistribute names; nothing if it is none.
+#[must_use]
+pub fn address(node: &NodeAddress<'_>) -> Option<SocketAddrV4> {
+    let ip: Ipv4Addr = std::str::from_utf8(node.address).ok()?.parse().ok()?;
+    (node.port != 0).then(|| SocketAddrV4::new(ip, node.port))
+}
+
+/// A connection to another node, which is opened when it is needed.
+#[derive(Debug)]
+pub struct PeerNode {
+    address: SocketAddrV4,
+    stream: Option<TcpStream>,
+}
+
+impl PeerNode {
+    /// The node with this legacy address.
+    #[must_use]
+    pub const fn new(address: SocketAddrV4) -> Self {
+        Self { address, stream: None }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// Sends a request to which nothing but a status is answered.
+    ///
+    /// # Errors
+    /// The status was another than Ok, or there was none: the next request goes by a new connection.
+    pub async fn send(&mut self, request: &[u8]) -> Result<(), String> {
+        let stream = self.stream.take();
+        let (stream, status) = tokio::time::timeout(ANSWER, exchange(stream, self.address, request))
+            .await
+            .map_err(|_| "no answer".to_owned())?
+            .map_err(|error| error.to_string())?;
+        match status {
+            Status::Ok => {
+                self.stream = Some(stream);
+                Ok(())
+            }
+            refused => Err(refused.name().to_owned()),
+        }
+    }
+}
+
+async fn exchange(
+    stream: Option<TcpStream>,
+    address: SocketAddrV4,
+    request: &[u8],
+) -> std::io::Result<(TcpStream, Status)> {
+    let mut stream = match stream {
+        Some(stream) => stream,
+        None => tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??,
+    };
+    stream.write_all(request).await?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await?;
+    match reply::status(&answer).map_err(std::io::Error::other)? {
+        Need::Done { value, .. } => Ok((stream, value)),
+        Need::More(_) => Err(std::io::Error::other("half a status")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_an_ipv4_literal_and_a_port() {
+        let of = |address: &'static str, port| super::address(&NodeAddress { address: address.as_bytes(), port });
+        assert_eq!(of("127.0.0.1", 5).map(|address| address.to_string()).as_deref(), Some("127.0.0.1:5"));
+        assert!([of("localhost", 5), of("127.0.0.1", 0), of("::1", 5)].iter().all(Option::is_none));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_after_an_ok_and_only_then() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!() };
+        let serve = async {
+            let mut accepted = 0;
+            for statuses in [&[Status::Ok, Status::OutOfMemory][..], &[Status::Ok]] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                accepted += 1;
+                for status in statuses {
+                    let mut request = [0; 4];
+                    stream.read_exact(&mut request).await.unwrap();
+                    stream.write_all(&status.code().to_le_bytes()).await.unwrap();
+                }
+            }
+            accepted
+        };
+        let ask = async {
+            let mut node = PeerNode::new(address);
+            let mut told = Vec::new();
+            for _ in 0..3 {
+                told.push(node.send(b"send").await);
+            }
+            told
+        };
+        let (accepted, told) = tokio::join!(serve, ask);
+        assert_eq!((accepted, told), (2, vec![Ok(()), Err("OutOfMemory".to_owned()), Ok(())]));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_there_is_an_error() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!() };
+        drop(listener);
+        assert!(PeerNode::new(address).send(b"x").await.is_err());
+    }
+}
