@@ -41,14 +41,14 @@ test_instances_are_kept_by_an_uninstall_and_run_again_after_an_install() {
 test_instances_of_every_kind_are_kept_and_run_again() {
     local p=$sandbox/p kind
     installed "$p"
-    for kind in dht dmq queue; do add_instance "$p" "$kind" a; done
+    for kind in dht dmq logfiles queue; do add_instance "$p" "$kind" a; done
     uninstall "$p"
-    for kind in dht dmq queue; do
+    for kind in dht dmq logfiles queue; do
         assert_contains "$output" "kept srv/$kind-a"
         assert_file "$p/srv/$kind-a/etc/program.conf"
     done
     installed "$p"
-    for kind in dht dmq queue; do
+    for kind in dht dmq logfiles queue; do
         assert_file "$p/etc/supervisord.d/$kind-a.conf"
         assert_equal records "$(cat "$p/srv/$kind-a/data/channel.tcm")"
     done
@@ -67,13 +67,14 @@ test_an_install_over_an_installation_leaves_instances_alone() {
 test_without_instances_nothing_of_them_is_left() {
     local p=$sandbox/p
     installed "$p"
-    for program in dhtnode dhtdump tcmcli dhtredist dmqnode queuenode swarm; do
+    for program in dhtnode dhtdump tcmcli dhtredist dmqnode queuenode logfilesnode logfiles_check swarm; do
         assert_equal overstory "$(readlink "$p/bin/$program")"
     done
     uninstall "$p"
     assert_absent "$p/srv"
     assert_absent "$p/etc/dht"
     assert_absent "$p/etc/dmq"
+    assert_absent "$p/etc/logfiles"
     assert_absent "$p/etc/queue"
     assert_absent "$p/etc/nodes"
     assert_lacks "$output" /srv
@@ -99,20 +100,25 @@ test_a_purge_of_one_package_leaves_what_others_have() {
     installed "$p"
     add_instance "$p" dht a
     add_instance "$p" dmq a
+    add_instance "$p" logfiles a
     add_instance "$p" queue b
     uninstall "$p" --only dht --purge
     assert_absent "$p/srv/dht-a"
     assert_absent "$p/etc/nodes/dht.nodes"
     assert_absent "$p/etc/secrets/dht.credentials"
     assert_absent "$p/bin/dhtnode"
-    for kind in dmq queue; do
+    for kind in dmq logfiles queue; do
         assert_file "$p/etc/nodes/$kind.nodes"
         assert_file "$p/etc/nodes/$kind.legacy.nodes"
         assert_file "$p/etc/secrets/$kind.credentials"
     done
     assert_file "$p/srv/dmq-a/data/channel.tcm"
-    assert_equal overstory "$(readlink "$p/bin/swarm")" 'the client of both'
+    assert_equal overstory "$(readlink "$p/bin/swarm")" 'the client of all'
     uninstall "$p" --only dmq --purge
+    assert_file "$p/srv/logfiles-a/data/channel.tcm"
+    assert_file "$p/etc/nodes/logfiles.nodes"
+    assert_equal overstory "$(readlink "$p/bin/swarm")" 'the client of the other'
+    uninstall "$p" --only logfiles --purge
     assert_absent "$p/srv"
     assert_absent "$p/bin/swarm"
     assert_absent "$p/etc/nodes"

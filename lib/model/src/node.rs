@@ -15,6 +15,8 @@ pub const INFO: &str = "node";
 pub const REPORTED: &str = "reported";
 /// The longest object that is kept, in bytes of JSON.
 pub const MAX_BYTES: usize = 4096;
+/// The type of the nodes whose spans are timestamps: several may have the same, and clients use them in turn.
+pub const LOGFILES: &str = "logfiles";
 /// The longest text of an object that is read.
 const MAX_TEXT: usize = 255;
 /// How often a node reports if it does not say so, in seconds.
@@ -22,7 +24,7 @@ const INTERVAL_S: u64 = 30;
 /// After so many intervals without a report a node counts as silent.
 const SILENT_INTERVALS: u64 = 3;
 
-/// A part of the hash space, both limits included.
+/// A part of the hash space, or of logfiles nodes a range of timestamps; both limits included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// The lowest position.
@@ -39,7 +41,7 @@ impl Span {
     }
 }
 
-/// What the nodes of a group leave out of the hash space, and what more than one of them keeps.
+/// What the nodes of a group leave out of the positions that there are, and what more than one of them keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Coverage {
     /// Parts that nobody has, in order.
@@ -79,7 +81,24 @@ impl Coverage {
         coverage
     }
 
-    /// Whether every position has exactly one node.
+    /// Looks at the spans of the nodes of a type: logfiles nodes with the same span have it together.
+    #[must_use]
+    pub fn of_type(kind: &str, spans: &[Span]) -> Self {
+        if kind != LOGFILES {
+            return Self::of(spans);
+        }
+        let is_first = |index: &usize| spans.iter().position(|span| spans.get(*index) == Some(span)) == Some(*index);
+        let firsts: Vec<usize> = (0..spans.len()).filter(is_first).collect();
+        let distinct: Vec<Span> = firsts.iter().filter_map(|&index| spans.get(index).copied()).collect();
+        let mut coverage = Self::of(&distinct);
+        let original = |index: usize| firsts.get(index).copied().unwrap_or(index);
+        for (_, one, other) in &mut coverage.overlaps {
+            (*one, *other) = (original(*one), original(*other));
+        }
+        coverage
+    }
+
+    /// Whether every position has exactly one node, or nodes that have it together.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.gaps.is_empty() && self.overlaps.is_empty()
@@ -112,7 +131,7 @@ impl NodeStatus {
 /// The object, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeReport {
-    /// `dht`, `dhtdump`, `dmq`, `queue`, …
+    /// `dht`, `dhtdump`, `dmq`, `queue`, `logfiles`, …
     pub kind: String,
     /// The nodes that clients use together, of a dht those that share a hash space; the type if it does not say.
     pub group: String,
@@ -130,7 +149,7 @@ pub struct NodeReport {
     pub port: Option<u16>,
     /// The port of the neo protocol.
     pub neo_port: Option<u16>,
-    /// The part of the hash space that it keeps, of a type that shares one.
+    /// The part of the hash space that it keeps, of a type that shares one; of logfiles nodes the timestamps.
     pub range: Option<Span>,
     /// When it was started.
     pub started: Option<i64>,
@@ -273,6 +292,17 @@ mod tests {
         assert_eq!(coverage.overlaps, [(span(15, 19), 0, 1), (span(16, 17), 1, 3)]);
         let whole = Coverage::of(&[span(0, u64::MAX), span(5, 5), span(7, 7)]);
         assert_eq!((whole.gaps.len(), whole.overlaps), (0, vec![(span(5, 5), 0, 1), (span(7, 7), 0, 2)]));
+    }
+
+    #[test]
+    fn logfiles_nodes_may_have_the_same_timestamps() {
+        let all = span(0, u64::MAX);
+        assert!(Coverage::of_type(LOGFILES, &[all, all, all]).is_complete());
+        assert!(!Coverage::of_type("dht", &[all, all]).is_complete());
+        let (old, new) = (span(0, 99), span(100, u64::MAX));
+        assert!(Coverage::of_type(LOGFILES, &[new, old, new, old]).is_complete());
+        let coverage = Coverage::of_type(LOGFILES, &[old, old, span(50, 200), old]);
+        assert_eq!((coverage.gaps, coverage.overlaps), (vec![span(201, u64::MAX)], vec![(span(50, 99), 0, 2)]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use overstory_supervisor::control::{Applied, Pace};
 use overstory_supervisor::readiness::ProbeContext;
 use tokio::time::Instant;
 
+use super::instance::kind::Shares;
 use super::instance::layout::Plan;
 use super::instance::ports::{self, Addresses, Taken};
 use super::instance::{self, ADMIN, Place, files, journal, nodes_file, ranges};
@@ -63,7 +64,7 @@ fn plan(wish: &Wish, home: &Home, services: &Services, out: &mut impl Write) -> 
         bail!("the group {group} is that of {}, a node of another kind: choose another --group", other.place.service());
     }
     if let Some(range) = wish.range {
-        match ranges::check_overlap(range, group, &others) {
+        match ranges::check_overlap(kind, range, group, &others) {
             Err(error) if wish.force => writeln!(out, "warning: {error}")?,
             other => other?,
         }
@@ -164,7 +165,8 @@ fn describe(plan: &Plan, home: &Home, services: &Services, starts: bool, out: &m
     writeln!(out, "  legacy      {}:{}, no authentication", plan.legacy_address, plan.ports.legacy)?;
     writeln!(out, "  metrics     http://127.0.0.1:{}/metrics", plan.ports.admin)?;
     if let Some(range) = plan.range {
-        writeln!(out, "  hash range  {range}")?;
+        let title = if place.kind.shares == Shares::Timestamps { "takes" } else { "hash range" };
+        writeln!(out, "  {title:<10}  {}", ranges::show(place.kind, range))?;
     }
     writeln!(out, "  nodes file  {}", shorten(nodes_file::neo(home, &group)))?;
     if !plan.legacy_address.is_loopback() {
@@ -174,7 +176,7 @@ fn describe(plan: &Plan, home: &Home, services: &Services, starts: bool, out: &m
             "warning: everybody who reaches {address} can read and change its records by the legacy protocol"
         )?;
     }
-    for problem in ranges::describe(&group, &instance::ranges_of(&instance::all(home)?.0, &group)) {
+    for problem in ranges::describe(place.kind, &group, &instance::ranges_of(&instance::all(home)?.0, &group)) {
         writeln!(out, "warning: {problem}")?;
     }
     if !starts {

@@ -15,7 +15,7 @@ use overstory_runtime::Home;
 use overstory_runtime::ini::{Dialect, Ini, Section};
 use overstory_swarm::key::HashRange;
 
-use kind::{Kind, NEO_OFFSET};
+use kind::{Kind, NEO_OFFSET, Shares};
 
 pub(super) mod farewell;
 pub(super) mod files;
@@ -135,7 +135,7 @@ pub(super) struct Instance {
     pub(super) port: u16,
     pub(super) neo_port: u16,
     pub(super) admin_port: Option<u16>,
-    /// The part of the hash space that it keeps, if its kind has one.
+    /// The part of what its group shares that it keeps, if its kind has one.
     pub(super) range: Option<HashRange>,
     pub(super) has_dump_process: bool,
     /// The name under which it reports itself.
@@ -153,16 +153,20 @@ impl Instance {
             server.get(key).map(str::trim).with_context(missing)
         };
         let wrong = |key: &str| format!("{}: [Server] {key} cannot be read", place.config().display());
-        let limit = |key: &str| {
+        let limit = |key: &str, default: Option<u64>| {
+            if let (None, Some(default)) = (server.get(key), default) {
+                return Ok(default);
+            }
             let text = value(key)?;
             let digits = text.strip_prefix("0x").unwrap_or(text);
             u64::from_str_radix(digits, 16).with_context(|| wrong(key))
         };
-        let range = if kind.has_range {
-            Some(HashRange::new(limit("minval")?, limit("maxval")?).with_context(|| wrong("minval"))?)
-        } else {
-            None
+        let limits = match kind.shares {
+            Shares::Nothing => None,
+            Shares::HashSpace => Some((limit("minval", None)?, limit("maxval", None)?)),
+            Shares::Timestamps => Some((limit("minval", Some(0))?, limit("maxval", Some(u64::MAX))?)),
         };
+        let range = limits.map(|(min, max)| HashRange::new(min, max).with_context(|| wrong("minval"))).transpose()?;
         let address: Ipv4Addr = value("address")?.parse().with_context(|| wrong("address"))?;
         let legacy_address = server.get("legacy_address").map_or(Ok(Ipv4Addr::LOCALHOST), |a| a.trim().parse());
         let port = value("port")?.parse().with_context(|| wrong("port"))?;

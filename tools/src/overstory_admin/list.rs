@@ -44,7 +44,7 @@ async fn list(args: &Args, home: &Home, services: &Services, out: &mut impl Writ
             let dump = if instance.has_dump_process { ", dump process" } else { "" };
             let range = match instance.range {
                 Some(range) if range.is_empty() => "no hash range, ".to_owned(),
-                Some(range) => format!("{range}, "),
+                Some(range) => format!("{}, ", ranges::show(instance.place.kind, range)),
                 None => String::new(),
             };
             writeln!(
@@ -58,11 +58,11 @@ async fn list(args: &Args, home: &Home, services: &Services, out: &mut impl Writ
                 instance.group,
             )?;
         }
-        let mut groups: Vec<_> = instances.iter().map(|i| i.group.as_str()).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        for group in groups {
-            for problem in ranges::describe(group, &instance::ranges_of(&instances, group)) {
+        let mut groups: Vec<_> = instances.iter().map(|i| (i.group.as_str(), i.place.kind)).collect();
+        groups.sort_unstable_by_key(|(group, _)| *group);
+        groups.dedup_by_key(|(group, _)| *group);
+        for (group, kind) in groups {
+            for problem in ranges::describe(kind, group, &instance::ranges_of(&instances, group)) {
                 writeln!(out, "warning: {problem}")?;
             }
         }

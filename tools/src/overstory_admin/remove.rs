@@ -13,7 +13,7 @@ use overstory_supervisor::services::Done;
 use crate::service::text;
 
 use super::instance::journal::{self, Data};
-use super::instance::kind::{DHT, DMQ, KINDS, Kind, QUEUE};
+use super::instance::kind::{DHT, DMQ, KINDS, Kind, LOGFILES, QUEUE};
 use super::instance::{self, Instance, Name, Place, farewell, files, nodes_file};
 
 #[derive(Debug, Subcommand)]
@@ -22,6 +22,8 @@ pub(super) enum Command {
     Dht(Removal),
     /// A node of the message queue
     Dmq(Removal),
+    /// A logfiles node
+    Logfiles(Removal),
     /// A node of a queue in memory
     Queue(Removal),
 }
@@ -31,6 +33,7 @@ impl Command {
         match self {
             Self::Dht(args) => (&DHT, args),
             Self::Dmq(args) => (&DMQ, args),
+            Self::Logfiles(args) => (&LOGFILES, args),
             Self::Queue(args) => (&QUEUE, args),
         }
     }

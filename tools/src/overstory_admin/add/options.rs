@@ -3,17 +3,22 @@
 use std::net::Ipv4Addr;
 
 use anyhow::bail;
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 use overstory_swarm::key::HashRange;
 
 use crate::overstory_admin::instance::Name;
-use crate::overstory_admin::instance::kind::{DHT, DMQ, Kind, QUEUE};
+use crate::overstory_admin::instance::kind::{DHT, DMQ, Kind, LOGFILES, QUEUE};
 use crate::overstory_admin::instance::layout::Setting;
 use crate::overstory_admin::instance::ports::Wanted;
-use crate::overstory_admin::instance::ranges::{Range, Share};
+use crate::overstory_admin::instance::ranges::{Limit, Range, Share};
 
 /// The longest beginning of channels' names that has a limit of its own.
 const MAX_PREFIX: usize = 200;
+/// Stands for the channels that have no setting of their own.
+const ALL: &str = "*";
+/// The highest age of a bucket.
+const MAX_DAYS: u32 = 100_000;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::overstory_admin) enum Command {
@@ -21,6 +26,8 @@ pub(in crate::overstory_admin) enum Command {
     Dht(Box<Dht>),
     /// A node of the message queue with overflow to disk: dmq-NAME, ports from 22000 on
     Dmq(Box<Dmq>),
+    /// A node of records on disk by channel and timestamp: logfiles-NAME, ports from 23000 on
+    Logfiles(Box<Logfiles>),
     /// A node of a queue in memory: queue-NAME, ports from 22400 on
     Queue(Box<Dmq>),
 }
@@ -92,6 +99,60 @@ pub(in crate::overstory_admin) struct Dmq {
     durability: Option<Durability>,
 }
 
+#[derive(Debug, Args)]
+pub(in crate::overstory_admin) struct Logfiles {
+    #[command(flatten)]
+    common: Common,
+    /// Port of the neo protocol, that of the legacy protocol + 100 if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    neo_port: Option<u16>,
+    /// The first timestamp that it takes, as a number or 0x and hexadecimal digits
+    #[arg(long, value_name = "N")]
+    minval: Option<Limit>,
+    /// The last timestamp that it takes
+    #[arg(long, value_name = "N")]
+    maxval: Option<Limit>,
+    /// When what was put is safe on disk
+    #[arg(long, value_enum)]
+    sync: Option<Sync>,
+    /// The format of new buckets, v1 or v2, for the channels whose names begin with PREFIX or for all; can be given more
+    /// than once
+    #[arg(long = "format", value_name = "[PREFIX=]FORMAT", value_parser = prefix_format)]
+    formats: Vec<(String, &'static str)>,
+    /// Rewrites buckets in format v2 when they are so many days old; can be given more than once
+    #[arg(long, value_name = "[PREFIX=]DAYS", value_parser = prefix_days)]
+    compress_after: Vec<(String, u32)>,
+    /// Deletes buckets when they are so many days old; can be given more than once
+    #[arg(long, value_name = "[PREFIX=]DAYS", value_parser = prefix_days)]
+    delete_after: Vec<(String, u32)>,
+    /// What timestamps count since 1970; the age of buckets needs it
+    #[arg(long, value_enum)]
+    unit: Option<Unit>,
+    /// Accepts timestamps that another node of the group has a part of
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sync {
+    /// Written within a second, on disk at the next checkpoint
+    Interval,
+    /// Before the client is answered
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unit {
+    /// Seconds
+    S,
+    /// Milliseconds
+    Ms,
+    /// Microseconds
+    Us,
+    /// Nanoseconds
+    Ns,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Durability {
     /// Nothing until the node ends; a full queue refuses
@@ -129,6 +190,7 @@ impl Command {
         match self {
             Self::Dht(args) => args.wish(),
             Self::Dmq(args) => args.wish(&DMQ),
+            Self::Logfiles(args) => args.wish(),
             Self::Queue(args) => args.wish(&QUEUE),
         }
     }
@@ -183,11 +245,7 @@ impl Dht {
 
 impl Dmq {
     fn wish(&self, kind: &'static Kind) -> anyhow::Result<Wish> {
-        for (at, (one, _)) in self.sizes.iter().enumerate() {
-            if let Some((other, _)) = self.sizes.iter().skip(at + 1).find(|(other, _)| meet(one, other)) {
-                bail!("--size: a channel's name can begin with both {one} and {other}");
-            }
-        }
+        check_prefixes("--size", &self.sizes)?;
         let durability = self.durability.map(|durability| match durability {
             Durability::Memory => "memory",
             Durability::Overflow => "overflow",
@@ -202,19 +260,82 @@ impl Dmq {
     }
 }
 
-/// Whether a name can begin with both.
-fn meet(one: &str, other: &str) -> bool {
-    one.starts_with(other) || other.starts_with(one)
+impl Logfiles {
+    fn wish(&self) -> anyhow::Result<Wish> {
+        check_prefixes("--format", &self.formats)?;
+        check_prefixes("--compress-after", &self.compress_after)?;
+        check_prefixes("--delete-after", &self.delete_after)?;
+        let limit = |limit: Option<Limit>, default| limit.map_or(default, |Limit(number)| number);
+        let (min, max) = (limit(self.minval, 0), limit(self.maxval, u64::MAX));
+        if min > max {
+            bail!("--minval {min} is above --maxval {max}");
+        }
+        let range = HashRange::new(min, max)?;
+        let word = |value: Option<PossibleValue>| value.map(|value| value.get_name().to_owned());
+        let sync = word(self.sync.and_then(|sync| sync.to_possible_value()));
+        let unit = word(self.unit.and_then(|unit| unit.to_possible_value()));
+        let settings = sync.map(|word| Setting::new("Sync", "mode", word)).into_iter();
+        let settings = settings.chain(unit.map(|word| Setting::new("Retention", "unit", word)));
+        let settings = settings.chain(by_prefix("ChannelFormat", &self.formats));
+        let settings = settings.chain(by_prefix("CompressAfterDays", &self.compress_after));
+        let settings = settings.chain(by_prefix("DeleteAfterDays", &self.delete_after)).collect();
+        let wish = self.common.wish(&LOGFILES)?;
+        let ports = Wanted { neo: self.neo_port, ..wish.ports };
+        Ok(Wish { range: Some(range), force: self.force, settings, ports, ..wish })
+    }
+}
+
+/// Settings whose keys are the beginnings of channels' names.
+fn by_prefix<T: ToString>(section: &'static str, values: &[(String, T)]) -> impl Iterator<Item = Setting> {
+    values.iter().map(move |(prefix, value)| Setting::new(section, prefix, value.to_string()))
+}
+
+/// Refuses beginnings of which a name can have two; what is for all others is none.
+fn check_prefixes<T>(option: &str, values: &[(String, T)]) -> anyhow::Result<()> {
+    let meet = |one: &str, other: &str| one.starts_with(other) || other.starts_with(one);
+    for (at, (one, _)) in values.iter().enumerate() {
+        if let Some((other, _)) = values.iter().skip(at + 1).find(|(other, _)| meet(one, other)) {
+            if one == ALL {
+                bail!("{option}: what is for all channels is given twice");
+            }
+            bail!("{option}: a channel's name can begin with both {one} and {other}");
+        }
+    }
+    Ok(())
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if text.is_empty() || text.len() > MAX_PREFIX || !text.chars().all(plain) {
+        return Err("the beginning of a channel's name has letters, digits, _ and -".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads `PREFIX=BYTES`.
 fn prefix_size(text: &str) -> Result<(String, u64), String> {
-    let (prefix, size) = text.split_once('=').ok_or("give it as PREFIX=BYTES")?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(plain) {
-        return Err("the beginning of a channel's name has letters, digits, _ and -".to_owned());
+    let (name, size) = text.split_once('=').ok_or("give it as PREFIX=BYTES")?;
+    Ok((prefix(name)?, queue_size(size)?))
+}
+
+/// Reads `PREFIX=VALUE`, or the value for all channels.
+fn prefix_or_all(text: &str) -> Result<(String, &str), String> {
+    match text.split_once('=') {
+        None | Some((ALL, _)) => Ok((ALL.to_owned(), text.strip_prefix("*=").unwrap_or(text))),
+        Some((name, value)) => Ok((prefix(name)?, value)),
     }
-    Ok((prefix.to_owned(), queue_size(size)?))
+}
+
+fn prefix_format(text: &str) -> Result<(String, &'static str), String> {
+    let (prefix, format) = prefix_or_all(text)?;
+    let known = ["v1", "v2"].into_iter().find(|known| *known == format);
+    Ok((prefix, known.ok_or("a format is v1 or v2")?))
+}
+
+fn prefix_days(text: &str) -> Result<(String, u32), String> {
+    let (prefix, days) = prefix_or_all(text)?;
+    let days = days.parse::<u32>().ok().filter(|days| (1..=MAX_DAYS).contains(days));
+    Ok((prefix, days.ok_or_else(|| format!("an age is 1 to {MAX_DAYS} days"))?))
 }
 
 /// Reads how many bytes a queue has.
@@ -258,5 +379,18 @@ mod tests {
             assert!(prefix_size(text).is_err(), "{text}");
         }
         assert!(prefix_size(&format!("{}=1", "x".repeat(MAX_PREFIX + 1))).is_err());
+    }
+
+    #[test]
+    fn a_setting_is_for_a_beginning_of_names_or_for_all() {
+        assert_eq!(prefix_format("v2"), Ok(("*".to_owned(), "v2")));
+        assert_eq!(prefix_format("*=v1"), Ok(("*".to_owned(), "v1")));
+        assert_eq!(prefix_days("log_=90"), Ok(("log_".to_owned(), 90)));
+        for text in ["", "v3", "a=", "=v1", "a b=v1", "*", "a*=v1"] {
+            assert!(prefix_format(text).is_err(), "{text}");
+        }
+        for text in ["", "0", "-1", "x", "100001", "a=", "=1", "1.5"] {
+            assert!(prefix_days(text).is_err(), "{text}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use overstory_supervisor::{Catalogue, Layout, Supervisor as _};
 
 use super::*;
 use crate::overstory_admin::instance::Instance;
-use crate::overstory_admin::instance::kind::{DHT, KINDS, QUEUE};
+use crate::overstory_admin::instance::kind::{DHT, KINDS, QUEUE, Shares};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -243,7 +243,7 @@ async fn an_addition_that_was_killed_is_undone_or_finished_by_the_next_command()
     for kind in KINDS {
         let (one, two) = (kind.service("a"), kind.service("b"));
         let bench = bench(&[&one, &two]);
-        let options = |name: &str, share: &str| match kind.has_range {
+        let options = |name: &str, share: &str| match kind.shares == Shares::HashSpace {
             true => format!("{} {name} --share {share}", kind.name),
             false => format!("{} {name}", kind.name),
         };
@@ -294,7 +294,7 @@ async fn additions_of_all_kinds_that_were_killed_are_undone_at_once() {
         journal::mark_adding(&plan.place.dir()).unwrap();
     }
     let told = bench.add_any("queue b").await.unwrap();
-    for service in ["dht-a", "dmq-a", "queue-a"] {
+    for service in KINDS.map(|kind| kind.service("a")) {
         assert!(told.contains(&format!("{service}: its addition was interrupted and is undone\n")), "{told}");
     }
     let names: Vec<_> = instance::names(bench.dir.path()).unwrap();
@@ -318,8 +318,8 @@ async fn two_at_once_wait_for_each_other() {
 
 #[tokio::test]
 async fn instances_of_all_kinds_have_names_ports_and_groups_of_their_own() {
-    let bench = bench(&["dht-a", "dmq-a", "dmq-b", "queue-a", "queue-b"]);
-    for line in ["queue a", "dmq a", "dht a", "dmq b", "queue b"] {
+    let bench = bench(&["dht-a", "dmq-a", "dmq-b", "logfiles-a", "queue-a", "queue-b"]);
+    for line in ["queue a", "dmq a", "logfiles a", "dht a", "dmq b", "queue b"] {
         let told = bench.add_any(line).await.unwrap();
         assert!(!told.contains("warning"), "{told}");
         assert_eq!(told.contains("hash range"), line.starts_with("dht"), "{told}");
@@ -328,13 +328,20 @@ async fn instances_of_all_kinds_have_names_ports_and_groups_of_their_own() {
     assert_eq!(problems, [""; 0]);
     let of = |i: &Instance| (i.place.service(), i.group.clone());
     let found: Vec<_> = instances.iter().map(of).collect();
-    let expected = [("dht-a", "dht"), ("dmq-a", "dmq"), ("dmq-b", "dmq"), ("queue-a", "a"), ("queue-b", "b")];
+    let expected = [
+        ("dht-a", "dht"),
+        ("dmq-a", "dmq"),
+        ("dmq-b", "dmq"),
+        ("logfiles-a", "logfiles"),
+        ("queue-a", "a"),
+        ("queue-b", "b"),
+    ];
     assert_eq!(found, expected.map(|(service, group)| (service.to_owned(), group.to_owned())));
     for instance in &instances {
         let (kind, service) = (instance.place.kind, instance.place.service());
         assert!(instance.port >= kind.first_port && instance.port < kind.first_port + 100, "{service}");
         assert_eq!(instance.neo_port, instance.port + 100, "{service}");
-        assert_eq!(instance.range.is_some(), kind.has_range, "{service}");
+        assert_eq!(instance.range.is_some(), kind.has_range(), "{service}");
         assert_eq!(bench.dir.path().join("srv").join(&service).join("backup-data").exists(), *kind == DHT);
         let nodes = bench.read(&format!("etc/nodes/{}.nodes", instance.group));
         assert!(nodes.contains(&format!("127.0.0.1:{} # {service}\n", instance.neo_port)), "{nodes}");
@@ -349,7 +356,7 @@ async fn instances_of_all_kinds_have_names_ports_and_groups_of_their_own() {
     let mut ports: Vec<u16> = instances.iter().flat_map(|instance| instance.ports().collect::<Vec<_>>()).collect();
     ports.sort_unstable();
     ports.dedup();
-    assert_eq!(ports.len(), 15);
+    assert_eq!(ports.len(), 18);
     // One group, one protocol, one key.
     let error = bench.add_any("queue c --group dmq").await.unwrap_err();
     assert!(error.starts_with("the group dmq is that of dmq-a, a node of another kind"), "{error}");
@@ -395,4 +402,71 @@ async fn a_queue_has_the_sizes_and_the_durability_that_were_asked_for() {
         let error = bench.add_any(&format!("queue c {line}")).await.unwrap_err();
         assert!(error.contains(expected), "{line}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_logfiles_node_has_the_timestamps_the_formats_and_the_ages_that_were_asked_for() {
+    let bench = bench(&["logfiles-a", "logfiles-b", "logfiles-c", "logfiles-old"]);
+    let told = bench.add_any("logfiles a").await.unwrap();
+    assert!(told.contains("\n  takes       all timestamps\n") && !told.contains("warning"), "{told}");
+    let config = bench.read("srv/logfiles-a/etc/config.ini");
+    assert!(config.contains("minval = 0000000000000000\nmaxval = ffffffffffffffff\n"), "{config}");
+    // A second one of the same timestamps is used in turn with the first.
+    let told = bench.add_any("logfiles b --sync always").await.unwrap();
+    assert!(!told.contains("warning"), "{told}");
+    assert_eq!(bench.read("etc/nodes/logfiles.nodes").lines().count(), 3);
+    assert!(bench.read("srv/logfiles-b/etc/config.ini").contains("\nmode = always\n"));
+
+    let wished = "--maxval 1699999999 --group events --format v2 --format raw_=v1 --compress-after 90 --delete-after \
+                  log_=397 --delete-after x=1 --unit ms --neo-port 23177";
+    let told = bench.add_any(&format!("logfiles old {wished}")).await.unwrap();
+    assert!(told.contains("warning: no node of the group events has timestamps from 1700000000 on"), "{told}");
+    let config = bench.read("srv/logfiles-old/etc/config.ini");
+    for (section, line) in [
+        ("Server", "maxval = 000000006553f0ff"),
+        ("Server", "neoport = 23177"),
+        ("Report", "group = events"),
+        ("ChannelFormat", "* = v2"),
+        ("ChannelFormat", "raw_ = v1"),
+        ("CompressAfterDays", "* = 90"),
+        ("DeleteAfterDays", "log_ = 397"),
+        ("DeleteAfterDays", "x = 1"),
+        ("Retention", "unit = ms"),
+    ] {
+        let text = config.split(&format!("\n[{section}]\n")).nth(1).unwrap().split("\n[").next().unwrap();
+        assert!(text.lines().any(|found| found == line), "{line} is not in [{section}] of {config}");
+    }
+    for (line, expected) in [
+        ("--minval 1000 --group events", "overlap: logfiles-old has timestamps up to 1699999999"),
+        ("--minval 2 --maxval 1", "--minval 2 is above --maxval 1"),
+        ("--minval 0000000000000001", "a timestamp is a number"),
+        ("--format v3", "a format is v1 or v2"),
+        ("--format v1 --format *=v2", "for all channels is given twice"),
+        ("--delete-after a=1 --delete-after ab=2", "can begin with both a and ab"),
+        ("--delete-after 0", "an age is"),
+        ("--sync never", "interval, always"),
+        ("--unit h", "s, ms, us, ns"),
+        ("--share 1/2", "unexpected argument"),
+        ("--group dht-x --neo-port 23177", "--neo-port 23177: port 23177 belongs to logfiles-old"),
+    ] {
+        let error = bench.add_any(&format!("logfiles c {line}")).await.unwrap_err();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+    let told = bench.add_any("logfiles c --minval 1700000000 --group events").await.unwrap();
+    assert!(told.contains("\n  takes       timestamps from 1700000000 on\n") && !told.contains("warning"), "{told}");
+}
+
+/// A configuration may leave the limits out: then it takes all timestamps.
+#[tokio::test]
+async fn a_logfiles_node_without_limits_takes_everything() {
+    let bench = bench(&["logfiles-a"]);
+    bench.add_any("logfiles a --maxval 5").await.unwrap();
+    let file = bench.dir.path().join("srv/logfiles-a/etc/config.ini");
+    let text = fs::read_to_string(&file).unwrap();
+    let left: Vec<_> = text.lines().filter(|line| !line.starts_with("minval") && !line.starts_with("maxval")).collect();
+    fs::write(&file, left.join("\n")).unwrap();
+    let (instances, problems) = instance::all(&bench.home).unwrap();
+    assert_eq!(problems, [""; 0]);
+    let range = instances[0].range.unwrap();
+    assert_eq!((range.min(), range.max()), (0, u64::MAX));
 }

@@ -21,8 +21,8 @@ pub(in crate::overstory_admin) struct Kind {
     pub(in crate::overstory_admin) first_admin: u16,
     /// The key of `[Server]` that says the neo protocol's port; without one it is always [`NEO_OFFSET`] above the other.
     pub(in crate::overstory_admin) neo_key: Option<&'static str>,
-    /// Whether the nodes of a group share a hash space.
-    pub(in crate::overstory_admin) has_range: bool,
+    /// What the nodes of a group share out among themselves.
+    pub(in crate::overstory_admin) shares: Shares,
     /// Whether an instance without `--group` has one of its own.
     pub(in crate::overstory_admin) stands_alone: bool,
     /// What the nodes of a group have in common.
@@ -35,6 +35,16 @@ pub(in crate::overstory_admin) struct Kind {
     pub(in crate::overstory_admin) ready_note: &'static str,
     /// The process that can stand beside a node and write its records.
     pub(in crate::overstory_admin) dump: Option<Dump>,
+}
+
+/// What the nodes of a group can have a part of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::overstory_admin) enum Shares {
+    Nothing,
+    /// Every position has one node.
+    HashSpace,
+    /// Several nodes may have the same, and clients use them in turn.
+    Timestamps,
 }
 
 /// A process beside a node that writes the node's records to its files.
@@ -61,7 +71,7 @@ pub(in crate::overstory_admin) static DHT: Kind = Kind {
     first_port: 21_000,
     first_admin: 21_200,
     neo_key: None,
-    has_range: true,
+    shares: Shares::HashSpace,
     stands_alone: false,
     group_note: "Nodes of a group share the hash space.",
     stop_wait_s: HOUR,
@@ -84,7 +94,7 @@ const QUEUES: Kind = Kind {
     first_port: 22_000,
     first_admin: 22_200,
     neo_key: Some("neoport"),
-    has_range: false,
+    shares: Shares::Nothing,
     stands_alone: false,
     group_note: "Clients use the nodes of a group together.",
     stop_wait_s: HOUR,
@@ -106,13 +116,38 @@ pub(in crate::overstory_admin) static QUEUE: Kind = Kind {
     ..QUEUES
 };
 
+pub(in crate::overstory_admin) static LOGFILES: Kind = Kind {
+    name: "logfiles",
+    program: "logfilesnode",
+    package: "logfiles",
+    template: include_str!("../../../../etc/logfiles/config.ini"),
+    folders: &[],
+    first_port: 23_000,
+    first_admin: 23_200,
+    neo_key: Some("neoport"),
+    shares: Shares::Timestamps,
+    stands_alone: false,
+    group_note: "Clients use the nodes of a group together, each for its timestamps.",
+    stop_wait_s: HOUR,
+    stop_note: "When it ends it writes what it has in memory to its files and has them on disk; what is killed before \
+                loses what the last second brought, unless its sync mode is always.",
+    ready_timeout_s: HOUR,
+    ready_note: "It is ready when the files that were written to before a crash have been looked through.",
+    dump: None,
+};
+
 /// All of them, in the order of their names.
-pub(in crate::overstory_admin) static KINDS: [&Kind; 3] = [&DHT, &DMQ, &QUEUE];
+pub(in crate::overstory_admin) static KINDS: [&Kind; 4] = [&DHT, &DMQ, &LOGFILES, &QUEUE];
 
 impl Kind {
     /// The name of an instance's service and directory.
     pub(in crate::overstory_admin) fn service(&self, name: &str) -> String {
         format!("{}-{name}", self.name)
+    }
+
+    /// Whether an instance has a range.
+    pub(in crate::overstory_admin) fn has_range(&self) -> bool {
+        self.shares != Shares::Nothing
     }
 
     /// The group of an instance that was not given another one.
@@ -140,6 +175,7 @@ mod tests {
         let of = |text| Kind::of(text).map(|(kind, name)| (kind.name, name));
         assert_eq!(of("dht-a"), Some(("dht", "a")));
         assert_eq!(of("queue-user-matching"), Some(("queue", "user-matching")));
+        assert_eq!(of("logfiles-events"), Some(("logfiles", "events")));
         for other in ["dhtdump-a", "dht", "dmqnode", ".adding-dmq-a", "removed", "dls-a"] {
             assert_eq!(of(other), None, "{other}");
         }

@@ -89,7 +89,7 @@ async fn an_instance_of_each_kind_is_removed_and_no_other() {
             assert!(!bench.dir.path().join(&gone).exists(), "{gone}");
         }
         assert!(!log.exists());
-        assert_eq!(instance::all(&bench.home).unwrap().0.len(), 2);
+        assert_eq!(instance::all(&bench.home).unwrap().0.len(), KINDS.len() - 1);
         let mut left: Vec<_> = left.map(|name| (*name).to_owned()).collect();
         left.sort();
         assert_eq!(bench.loaded().await, left);
@@ -101,7 +101,7 @@ async fn an_instance_of_each_kind_is_removed_and_no_other() {
 /// What a killed removal of any kind left is finished by the next command, of whatever kind that is.
 #[tokio::test]
 async fn removals_of_all_kinds_that_were_killed_are_finished() {
-    let bench = bench(&["dht-a", "dmq-a", "queue-a", "queue-b"]);
+    let bench = bench(&["dht-a", "dmq-a", "logfiles-a", "queue-a", "queue-b"]);
     for kind in KINDS {
         bench.add_any(&format!("{} a", kind.name)).await.unwrap();
     }
@@ -113,10 +113,10 @@ async fn removals_of_all_kinds_that_were_killed_are_finished() {
     let left = ["web", "queue-b"].map(overstory_supervisor::fake::FakeProgram::new);
     bench.fake.write_files(left.into());
     let told = bench.add_any("queue b").await.unwrap();
-    for service in ["dht-a", "dmq-a", "queue-a"] {
+    for service in KINDS.map(|kind| kind.service("a")) {
         assert!(told.contains(&format!("{service}: its removal was interrupted and is complete now")), "{told}");
     }
-    assert_eq!(fs::read_dir(bench.dir.path().join("srv/removed")).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(bench.dir.path().join("srv/removed")).unwrap().count(), KINDS.len());
     assert_eq!(bench.loaded().await, ["queue-b", "web"]);
     let mut nodes: Vec<_> = fs::read_dir(bench.dir.path().join("etc/nodes")).unwrap().flatten().collect();
     nodes.sort_by_key(fs::DirEntry::file_name);
