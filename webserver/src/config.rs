@@ -39,8 +39,19 @@ pub struct Settings {
     pub spool_bytes: u64,
     /// An ended alarm counts as recent for so many seconds.
     pub recent_s: i64,
+    /// Where the archive of events is; `None` when there is none.
+    pub archive: Option<ArchiveSettings>,
     /// Where `/metrics` is.
     pub admin_listen: SocketAddr,
+}
+
+/// Where the archive of events is. Relative paths count from the prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveSettings {
+    /// The nodes file, with neo ports.
+    pub nodes: String,
+    /// The file with this program's name and key.
+    pub credentials: String,
 }
 
 /// How the callers are known.
@@ -66,6 +77,8 @@ pub struct AuthSettings {
 pub struct Webservices {
     /// `/api/v4/event`.
     pub event: bool,
+    /// `/api/v4/events`.
+    pub events: bool,
     /// `/api/v4/alarms` and `/api/v4/alarm-details`.
     pub alarms: bool,
     /// `/api/v4/entities`.
@@ -80,7 +93,15 @@ pub struct Webservices {
 
 impl Default for Webservices {
     fn default() -> Self {
-        Self { event: true, alarms: true, entities: true, metrics: true, healthcheck: true, services: true }
+        Self {
+            event: true,
+            events: true,
+            alarms: true,
+            entities: true,
+            metrics: true,
+            healthcheck: true,
+            services: true,
+        }
     }
 }
 
@@ -91,6 +112,7 @@ struct Raw {
     auth: RawAuth,
     webservices: Webservices,
     alarms: RawAlarms,
+    archive: RawArchive,
     spool: RawSpool,
     admin: RawAdmin,
 }
@@ -124,6 +146,14 @@ struct RawAuth {
 #[serde(deny_unknown_fields, default)]
 struct RawAlarms {
     recent_hours: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawArchive {
+    enabled: bool,
+    nodes: String,
+    credentials: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -173,6 +203,16 @@ impl Default for RawAlarms {
     }
 }
 
+impl Default for RawArchive {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            nodes: "etc/nodes/logfiles.nodes".to_owned(),
+            credentials: "etc/secrets/logfiles.credentials".to_owned(),
+        }
+    }
+}
+
 impl Default for RawSpool {
     fn default() -> Self {
         Self { max_bytes: 64 << 20 }
@@ -215,7 +255,13 @@ impl Settings {
     }
 
     fn validated(raw: Raw) -> Result<Self, ConfigError> {
-        let Raw { server, auth, webservices, alarms, spool, admin } = raw;
+        let Raw { server, auth, webservices, alarms, archive, spool, admin } = raw;
+        let RawArchive { enabled, nodes, credentials } = archive;
+        for (key, value) in [("nodes", &nodes), ("credentials", &credentials)] {
+            if enabled && value.is_empty() {
+                return Err(ConfigError::value(FILE, "archive", key, value, "a file"));
+            }
+        }
         let at = Checked { section: "server" };
         let login = Checked { section: "auth" };
         Ok(Self {
@@ -240,6 +286,7 @@ impl Settings {
             spool_bytes: Checked { section: "spool" }.number("max_bytes", spool.max_bytes, 1 << 20, 1 << 40)?,
             recent_s: Checked { section: "alarms" }.number::<i64>("recent_hours", alarms.recent_hours, 0, 87_600)?
                 * 3600,
+            archive: enabled.then_some(ArchiveSettings { nodes, credentials }),
             admin_listen: admin.listen.parse().map_err(|_| {
                 ConfigError::value(FILE, "admin", "listen", &admin.listen, "ADDRESS:PORT, such as 127.0.0.1:8083")
             })?,
@@ -286,6 +333,7 @@ mod tests {
             ("[webservices]\nalarm = true", "alarm"),
             ("[admin]\nlisten = 'here'", "[admin] listen = here"),
             ("[spool]\nmax_bytes = 1", "max_bytes"),
+            ("[archive]\nenabled = true\nnodes = ''", "[archive] nodes"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
