@@ -4,8 +4,12 @@
 //! them on the node's thread; everything that waits for a disk happens on other threads, through [`disk::Disk`].
 
 pub mod bucket;
+pub mod catalogue;
+pub mod checkpoint;
 pub mod config;
 pub mod disk;
+pub mod filter;
 pub mod format;
+pub mod read;
 pub mod record;
 pub mod storage;

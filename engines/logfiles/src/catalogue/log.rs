@@ -1,0 +1,364 @@
+//! The catalogue on disk: what happens to buckets, told by the thread that does it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::bucket::BucketNumber;
+use crate::checkpoint;
+use crate::disk::{Disk, File};
+
+use super::Entry;
+use super::entries::{self, Item, Write};
+use super::state::{self, End, Modified, State, first_of_slot};
+
+/// The name in the data directory.
+pub(crate) const FILE: &str = ".catalogue";
+pub(crate) const TEMPORARY: &str = ".catalogue.tmp";
+
+/// Bytes that wait for being written, usually.
+const BUFFER: usize = 64 << 10;
+/// Bytes that wait at most, when they cannot be written.
+const MAX_WAITING: usize = 8 << 20;
+/// Bytes that a file may have more than twice what it had when it was new.
+const SLACK: u64 = 4 << 20;
+
+/// The catalogue's file. Belongs to the thread that writes the buckets.
+///
+/// After an error nothing is lost: what was told is still to be written, and each later call tries to.
+/// [`io::ErrorKind::StorageFull`] is worth trying again; the file itself is written anew after a failed sync.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    file: Arc<dyn File>,
+    /// Bytes that are in the file.
+    end: u64,
+    /// Bytes that belong behind them.
+    waiting: Vec<u8>,
+    ids: HashMap<Box<str>, u32>,
+    next_id: u32,
+    /// Directories in which names have changed, and nobody knows when.
+    changed: BTreeSet<(u32, Option<BucketNumber>)>,
+    /// Whether a bucket was touched since the last sync.
+    touched: bool,
+    /// Whether a sync has failed: what is in the file may not be what is on the disk.
+    suspect: bool,
+    /// Bytes at which the file is written anew.
+    compact_at: u64,
+}
+
+/// A write to a bucket that has been made.
+#[derive(Debug, Clone, Copy)]
+pub struct Written<'a> {
+    /// The channel.
+    pub channel: &'a str,
+    /// The bucket.
+    pub number: BucketNumber,
+    /// Where the bytes begin in the file.
+    pub offset: u64,
+    /// How many they are.
+    pub length: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of the records' values.
+    pub bytes: u64,
+    /// CRC-32 of the bytes, of a file's header too if that is among them.
+    pub crc: u32,
+}
+
+/// A bucket of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Synced {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// The bucket.
+    pub number: BucketNumber,
+    /// What is durable, the name of the file among it.
+    pub entry: Entry,
+    /// Whether there may be bytes behind it already. If not, the bucket has to be touched again before the next write.
+    pub more: bool,
+}
+
+impl Log {
+    /// The log behind what was read from its file, or a new file if there is none.
+    pub(crate) fn resume(disk: Arc<dyn Disk>, dir: &Path, state: &State, end: Option<u64>) -> io::Result<Self> {
+        let path = dir.join(FILE);
+        let (file, end, size) = match end {
+            Some(end) => {
+                let file = disk.create(&path)?;
+                // Nothing may come to stand behind the rest of a torn entry.
+                if file.len()? != end {
+                    file.set_len(end)?;
+                }
+                (file, end, end)
+            }
+            None => {
+                let (file, size) = write_anew(&*disk, dir, state)?;
+                (file, size, size)
+            }
+        };
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            file,
+            end,
+            waiting: Vec::new(),
+            ids: state.channels.iter().map(|(id, channel)| (channel.name.clone(), *id)).collect(),
+            next_id: state.next_id,
+            changed: BTreeSet::new(),
+            touched: false,
+            suspect: false,
+            compact_at: size.saturating_mul(2).saturating_add(SLACK),
+        })
+    }
+
+    /// Says that a bucket will be written to, and what is durable of it: [`Entry::EMPTY`] for a new one. Once for each
+    /// bucket since the last checkpoint; [`Log::sync_touched`] has to come before the write.
+    ///
+    /// # Errors
+    /// The disk's; the bucket must not be written to then.
+    pub fn touch(&mut self, channel: &str, number: BucketNumber, entry: &Entry) -> io::Result<()> {
+        let id = self.id(channel);
+        if entry.length == 0 {
+            self.names_change(id, number);
+        }
+        self.touched = true;
+        self.push(&Item::Touched { id, number, entry: *entry })
+    }
+
+    /// Makes durable which buckets were touched. Costs nothing if there are none.
+    ///
+    /// # Errors
+    /// The disk's; none of the buckets may be written to then.
+    pub fn sync_touched(&mut self) -> io::Result<()> {
+        if self.touched { self.sync() } else { Ok(()) }
+    }
+
+    /// Says what was written. It proves the bytes after a power cut, from the next [`Log::sync`] on.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn wrote(&mut self, written: &Written<'_>) -> io::Result<()> {
+        let id = self.id(written.channel);
+        let Written { number, offset, length, records, bytes, crc, .. } = *written;
+        self.push(&Item::Written { id, number, write: Write { offset, length, records, bytes, crc } })
+    }
+
+    /// Says what is known of a bucket that is durable and not touched.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn set(&mut self, channel: &str, number: BucketNumber, entry: &Entry) -> io::Result<()> {
+        let id = self.id(channel);
+        self.push(&Item::Bucket { id, number, entry: *entry, more: false })
+    }
+
+    /// Says, durably, that another file is about to be renamed over the bucket's.
+    ///
+    /// # Errors
+    /// The disk's; the file must not be renamed then.
+    pub fn replacing(&mut self, channel: &str, number: BucketNumber) -> io::Result<()> {
+        let id = self.id(channel);
+        self.names_change(id, number);
+        self.push(&Item::Replacing { id, number })?;
+        self.sync()
+    }
+
+    /// Says, durably, that the other file is the bucket's now, and that this is so on the disk too.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn replaced(&mut self, channel: &str, number: BucketNumber, entry: &Entry) -> io::Result<()> {
+        self.set(channel, number, entry)?;
+        self.sync()
+    }
+
+    /// Says that the file of a bucket was removed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn removed_bucket(&mut self, channel: &str, number: BucketNumber) -> io::Result<()> {
+        let id = self.id(channel);
+        self.names_change(id, number);
+        self.push(&Item::BucketRemoved { id, number })?;
+        self.flush()
+    }
+
+    /// Says that the directory of a channel was removed, or has another name.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn removed_channel(&mut self, channel: &str) -> io::Result<()> {
+        let Some(id) = self.ids.remove(channel) else { return Ok(()) };
+        self.changed.retain(|(other, _)| *other != id);
+        self.push(&Item::ChannelRemoved { id })?;
+        self.flush()
+    }
+
+    /// Says what is durable of the buckets that were touched, and tells published nodes of it in `checkpoint.dat`.
+    ///
+    /// # Errors
+    /// The disk's; to be repeated then.
+    pub fn checkpoint(&mut self, buckets: &[Synced]) -> io::Result<()> {
+        for bucket in buckets {
+            let id = self.id(&bucket.channel);
+            self.push(&Item::Bucket { id, number: bucket.number, entry: bucket.entry, more: bucket.more })?;
+        }
+        self.note_directories()?;
+        self.sync()?;
+        if buckets.is_empty() {
+            return Ok(());
+        }
+        let lines = buckets.iter().map(|bucket| (&*bucket.channel, bucket.number, bucket.entry.length));
+        checkpoint::write(&*self.disk, &self.dir, lines)
+    }
+
+    /// Makes durable all that was told.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
+        if self.suspect {
+            return self.compact();
+        }
+        if self.end >= self.compact_at && self.compact().is_ok() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.sync() {
+            self.suspect = true;
+            return Err(error);
+        }
+        self.was_synced();
+        Ok(())
+    }
+
+    /// Ends the log in order, when all buckets are durable and none is touched: the next start trusts it, and finds no
+    /// `checkpoint.dat`.
+    ///
+    /// # Errors
+    /// The disk's; the next start is one after a crash then.
+    pub fn close(mut self) -> io::Result<()> {
+        self.note_directories()?;
+        self.push(&Item::Closed)?;
+        self.sync()?;
+        self.flush()?;
+        checkpoint::remove(&*self.disk, &self.dir)
+    }
+
+    /// Says when a directory was changed, as it was before its names were read.
+    pub(crate) fn directory(
+        &mut self,
+        channel: &str,
+        slot: Option<BucketNumber>,
+        modified: Modified,
+    ) -> io::Result<()> {
+        let id = self.id(channel);
+        self.push(&Item::Directory { id, slot, seconds: modified.0, nanos: modified.1 })
+    }
+
+    /// Says that a process begins.
+    pub(crate) fn run(&mut self, boot: &[u8]) -> io::Result<()> {
+        self.push(&Item::Run { boot })
+    }
+
+    /// The number of a channel; a new one is told in front of what needs it.
+    fn id(&mut self, channel: &str) -> u32 {
+        if let Some(id) = self.ids.get(channel) {
+            return *id;
+        }
+        let id = self.next_id;
+        self.next_id = id.saturating_add(1);
+        self.ids.insert(channel.into(), id);
+        Item::Channel { id, name: channel.as_bytes() }.write(&mut self.waiting);
+        id
+    }
+
+    fn names_change(&mut self, id: u32, number: BucketNumber) {
+        self.changed.insert((id, Some(first_of_slot(number))));
+        self.changed.insert((id, None));
+    }
+
+    fn push(&mut self, item: &Item<'_>) -> io::Result<()> {
+        if self.waiting.len() >= MAX_WAITING {
+            self.flush()?;
+        }
+        item.write(&mut self.waiting);
+        if self.waiting.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.waiting, self.end)?;
+        self.end = self.end.saturating_add(self.waiting.len() as u64);
+        self.waiting.clear();
+        Ok(())
+    }
+
+    fn was_synced(&mut self) {
+        self.touched = false;
+        Item::Mark.write(&mut self.waiting);
+    }
+
+    /// Tells when the directories were changed in which names have changed.
+    fn note_directories(&mut self) -> io::Result<()> {
+        let names: HashMap<u32, Box<str>> = self.ids.iter().map(|(name, id)| (*id, name.clone())).collect();
+        for (id, slot) in std::mem::take(&mut self.changed) {
+            let Some(name) = names.get(&id) else { continue };
+            let mut path = self.dir.join(&**name);
+            if let Some(slot) = slot {
+                path.push(slot.slot().to_string());
+            }
+            // One that is gone, or cannot be asked, will be read by the next start.
+            if let Some((seconds, nanos)) = self.disk.stat(&path).ok().and_then(|stat| modified(stat.modified)) {
+                self.push(&Item::Directory { id, slot, seconds, nanos })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the file anew, without what has no meaning any more.
+    fn compact(&mut self) -> io::Result<()> {
+        // If there is no room for a second file: not again before this one has twice the size.
+        self.compact_at = self.end.saturating_mul(2);
+        let (state, end, how) = state::load(&*self.file)?;
+        if how != End::Good || end != self.end {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the catalogue's file is not as it was written"));
+        }
+        let (file, size) = write_anew(&*self.disk, &self.dir, &state)?;
+        (self.file, self.end, self.suspect) = (file, size, false);
+        self.compact_at = size.saturating_mul(2).saturating_add(SLACK);
+        self.was_synced();
+        Ok(())
+    }
+}
+
+/// A time as it is kept; none before 1970.
+pub(crate) fn modified(time: SystemTime) -> Option<Modified> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some((since.as_secs(), since.subsec_nanos()))
+}
+
+/// Writes a file that says the same, durably, in place of the one that is there.
+fn write_anew(disk: &dyn Disk, dir: &Path, state: &State) -> io::Result<(Arc<dyn File>, u64)> {
+    let temporary = dir.join(TEMPORARY);
+    let file = disk.create(&temporary)?;
+    file.set_len(0)?;
+    let (mut end, mut buffer) = (0, entries::head().to_vec());
+    state.items(&mut |item| {
+        item.write(&mut buffer);
+        if buffer.len() >= 1 << 20 {
+            file.write_all_at(&buffer, end)?;
+            end += buffer.len() as u64;
+            buffer.clear();
+        }
+        Ok(())
+    })?;
+    file.write_all_at(&buffer, end)?;
+    end += buffer.len() as u64;
+    file.sync()?;
+    disk.rename(&temporary, &dir.join(FILE))?;
+    disk.sync_dir(dir)?;
+    Ok((file, end))
+}

@@ -1,0 +1,253 @@
+//! What the catalogue's file says, read from its front to its end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+use memchr::memmem;
+
+use crate::bucket::BucketNumber;
+use crate::disk::File;
+
+use super::Entry;
+use super::entries::{self, HEAD, Head, Item, Next, Write};
+
+/// Bytes that are read at once.
+const WINDOW: usize = 1 << 20;
+
+/// What the entries up to a place say.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) channels: HashMap<u32, ChannelState>,
+    /// Buckets that were written to since they were durable.
+    pub(crate) touched: BTreeMap<(u32, BucketNumber), Touched>,
+    /// The boot of the machine in which the last process wrote.
+    pub(crate) boot: Vec<u8>,
+    /// Whether that process ended in order.
+    pub(crate) closed: bool,
+    /// The number of the next channel.
+    pub(crate) next_id: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ChannelState {
+    pub(crate) name: Box<str>,
+    pub(crate) buckets: BTreeMap<BucketNumber, Entry>,
+    /// When names in the directory were changed the last time.
+    pub(crate) modified: Option<Modified>,
+    /// The same of the slots' directories, by their first buckets.
+    pub(crate) slots: HashMap<BucketNumber, Modified>,
+}
+
+/// Seconds and nanoseconds since the epoch.
+pub(crate) type Modified = (u64, u32);
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Touched {
+    /// What is durable.
+    pub(crate) base: Entry,
+    /// What came behind it, in the order of the writes.
+    pub(crate) writes: Vec<Write>,
+    /// Another file may have been renamed over the bucket's.
+    pub(crate) replaced: bool,
+}
+
+impl State {
+    /// Takes an entry in. False: it cannot stand at this place.
+    pub(crate) fn apply(&mut self, item: &Item<'_>) -> bool {
+        self.closed &= *item == Item::Mark;
+        match *item {
+            Item::Run { boot } => self.boot = boot.to_vec(),
+            Item::Channel { id, name } => {
+                let Ok(name) = overstory_swarm::channel::check(name) else { return false };
+                self.channels.insert(id, ChannelState { name: name.into(), ..ChannelState::default() });
+                self.next_id = self.next_id.max(id.saturating_add(1));
+            }
+            Item::ChannelRemoved { id } => {
+                self.channels.remove(&id);
+                let gone: Vec<_> = self.touched.range((id, FIRST)..=(id, LAST)).map(|(key, _)| *key).collect();
+                for key in gone {
+                    self.touched.remove(&key);
+                }
+            }
+            Item::Bucket { id, number, entry, more } => {
+                let Some(channel) = self.channels.get_mut(&id) else { return false };
+                channel.buckets.insert(number, entry);
+                if !more {
+                    self.touched.remove(&(id, number));
+                } else if let Some(touched) = self.touched.get_mut(&(id, number)) {
+                    touched.base = entry;
+                    touched.replaced = false;
+                    touched.writes.retain(|write| write.end() > entry.length);
+                } else {
+                    self.touched.insert((id, number), Touched { base: entry, ..Touched::default() });
+                }
+            }
+            Item::BucketRemoved { id, number } => {
+                let Some(channel) = self.channels.get_mut(&id) else { return false };
+                channel.buckets.remove(&number);
+                self.touched.remove(&(id, number));
+            }
+            Item::Touched { id, number, entry } => {
+                let Some(channel) = self.channels.get_mut(&id) else { return false };
+                self.touched.entry((id, number)).or_insert_with(|| {
+                    channel.buckets.insert(number, entry);
+                    Touched { base: entry, ..Touched::default() }
+                });
+            }
+            Item::Written { id, number, write } => {
+                let Some(touched) = self.touched.get_mut(&(id, number)) else { return false };
+                touched.writes.push(write);
+            }
+            Item::Replacing { id, number } => {
+                let Some(channel) = self.channels.get_mut(&id) else { return false };
+                let base = *channel.buckets.entry(number).or_insert(Entry::EMPTY);
+                let touched =
+                    self.touched.entry((id, number)).or_insert_with(|| Touched { base, ..Touched::default() });
+                touched.replaced = true;
+            }
+            Item::Directory { id, slot, seconds, nanos } => {
+                let Some(channel) = self.channels.get_mut(&id) else { return false };
+                match slot {
+                    None => channel.modified = Some((seconds, nanos)),
+                    Some(slot) => {
+                        channel.slots.insert(slot, (seconds, nanos));
+                    }
+                }
+            }
+            Item::Mark => {}
+            Item::Closed => self.closed = true,
+        }
+        true
+    }
+
+    /// Gives the entries from which the same state is read, in the order in which they belong.
+    pub(crate) fn items(&self, out: &mut impl FnMut(&Item<'_>) -> io::Result<()>) -> io::Result<()> {
+        out(&Item::Run { boot: &self.boot })?;
+        for (&id, channel) in &self.channels {
+            out(&Item::Channel { id, name: channel.name.as_bytes() })?;
+            if let Some((seconds, nanos)) = channel.modified {
+                out(&Item::Directory { id, slot: None, seconds, nanos })?;
+            }
+            let mut slot = None;
+            for (&number, &entry) in &channel.buckets {
+                out(&Item::Bucket { id, number, entry, more: false })?;
+                // A slot without buckets has no directory.
+                let first = first_of_slot(number);
+                if slot != Some(first) {
+                    slot = Some(first);
+                    if let Some(&(seconds, nanos)) = channel.slots.get(&first) {
+                        out(&Item::Directory { id, slot, seconds, nanos })?;
+                    }
+                }
+            }
+        }
+        for (&(id, number), touched) in &self.touched {
+            out(&Item::Touched { id, number, entry: touched.base })?;
+            if touched.replaced {
+                out(&Item::Replacing { id, number })?;
+            }
+            for &write in &touched.writes {
+                out(&Item::Written { id, number, write })?;
+            }
+        }
+        if self.closed { out(&Item::Closed) } else { Ok(()) }
+    }
+}
+
+const FIRST: BucketNumber = BucketNumber::of(0);
+const LAST: BucketNumber = BucketNumber::of(u64::MAX);
+
+/// The first bucket of a bucket's slot, which stands for the slot.
+pub(crate) fn first_of_slot(number: BucketNumber) -> BucketNumber {
+    BucketNumber::of(number.first_key() & !0xff_ffff)
+}
+
+/// How the reading of a file ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With its last entry.
+    Good,
+    /// With a part of an entry, or what a crash has left there.
+    Torn,
+    /// In front of entries that were durable.
+    Damaged,
+    /// At once: a later version of the node has written it.
+    Newer(u32),
+}
+
+/// Reads a file: what it says, where its last good entry ends, and what is there.
+pub(crate) fn load(file: &dyn File) -> io::Result<(State, u64, End)> {
+    let mut state = State::default();
+    let mut window = Window { file, start: 0, bytes: Vec::new(), taken: 0 };
+    window.more()?;
+    match entries::read_head(window.rest()) {
+        Head::Good => window.taken = HEAD,
+        Head::Newer(version) => return Ok((state, 0, End::Newer(version))),
+        Head::Damaged => return Ok((state, 0, End::Damaged)),
+    }
+    loop {
+        match entries::next(window.rest()) {
+            Next::Item(item, size) if state.apply(&item) => window.taken += size,
+            Next::Short => {
+                let (had, end) = (window.rest().len(), window.end());
+                if window.more()? {
+                    continue;
+                }
+                if had == 0 {
+                    return Ok((state, end, End::Good));
+                }
+                let marked = window.find_mark()?;
+                return Ok((state, end - had as u64, if marked { End::Damaged } else { End::Torn }));
+            }
+            Next::Item(..) | Next::Bad => {
+                let end = window.end() - window.rest().len() as u64;
+                let marked = window.find_mark()?;
+                return Ok((state, end, if marked { End::Damaged } else { End::Torn }));
+            }
+        }
+    }
+}
+
+struct Window<'a> {
+    file: &'a dyn File,
+    start: u64,
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Window<'_> {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    const fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// Reads on; false at the end of the file.
+    fn more(&mut self) -> io::Result<bool> {
+        self.start += self.taken as u64;
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        let had = self.bytes.len();
+        self.bytes.resize(had + WINDOW, 0);
+        let read = self.file.read_at(&mut self.bytes[had..], self.start + had as u64);
+        self.bytes.truncate(had + read.as_ref().copied().unwrap_or(0));
+        Ok(read? > 0)
+    }
+
+    /// Whether all up to some place behind here was durable.
+    fn find_mark(&mut self) -> io::Result<bool> {
+        let mut mark = Vec::new();
+        Item::Mark.write(&mut mark);
+        loop {
+            if memmem::find(self.rest(), &mark).is_some() {
+                return Ok(true);
+            }
+            self.taken = self.bytes.len().saturating_sub(mark.len()).max(self.taken);
+            if !self.more()? {
+                return Ok(false);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::sync::Arc;
+
+use super::log::FILE;
+use super::state::{End, State, load};
+use super::*;
+use crate::disk::{Disk, SystemDisk};
+
+fn entry(length: u64) -> Entry {
+    Entry { format: Some(Format::V1), counted: true, length, records: length / 10, bytes: length / 2 }
+}
+
+fn numbers(catalogue: &Catalogue, id: ChannelId, range: KeyRange) -> Vec<BucketNumber> {
+    let (mut numbers, mut after) = (Vec::new(), None);
+    while let Some((number, _)) = catalogue.next(id, range, after) {
+        numbers.push(number);
+        after = Some(number);
+    }
+    numbers
+}
+
+#[test]
+fn buckets_are_found_in_the_order_of_their_keys() {
+    let mut catalogue = Catalogue::default();
+    let id = catalogue.create("log").unwrap();
+    let keys = [0x9000, 0x1000, u64::MAX, 0x5000, 0];
+    for key in keys {
+        catalogue.set(id, BucketNumber::of(key), entry(100));
+    }
+    let of = |keys: &[u64]| keys.iter().map(|key| BucketNumber::of(*key)).collect::<Vec<_>>();
+    assert_eq!(numbers(&catalogue, id, KeyRange::ALL), of(&[0, 0x1000, 0x5000, 0x9000, u64::MAX]));
+    assert_eq!(numbers(&catalogue, id, KeyRange::new(0x1fff, 0x5000).unwrap()), of(&[0x1000, 0x5000]));
+    assert_eq!(numbers(&catalogue, id, KeyRange::new(0x2000, 0x4fff).unwrap()), of(&[]));
+    // A place behind the end of the range is the end.
+    assert_eq!(catalogue.next(id, KeyRange::new(0, 0x1000).unwrap(), Some(BucketNumber::of(0x9000))), None);
+    assert_eq!(catalogue.previous(id, None).unwrap().0, BucketNumber::of(u64::MAX));
+    assert_eq!(catalogue.previous(id, Some(BucketNumber::of(0))), None);
+}
+
+#[test]
+fn totals_follow_what_is_said_of_buckets() {
+    let mut catalogue = Catalogue::default();
+    let (a, b) = (catalogue.create("a").unwrap(), catalogue.create("b").unwrap());
+    assert_eq!(catalogue.create("a"), Ok(a));
+    assert!(catalogue.create("../a").is_err());
+    let number = BucketNumber::of(0x1000);
+    catalogue.add(a, number, 2, 20);
+    catalogue.set(b, number, Entry { counted: false, records: 0, bytes: 0, ..entry(100) });
+    catalogue.add(b, number, 1, 7);
+    assert_eq!(catalogue.channel_totals(a), Totals { buckets: 1, uncounted: 0, records: 2, bytes: 20 });
+    assert_eq!(catalogue.totals(), Totals { buckets: 2, uncounted: 1, records: 3, bytes: 27 });
+    catalogue.counted(b, number, &entry(100));
+    catalogue.counted(b, number, &entry(100));
+    assert_eq!(catalogue.entry(b, number).unwrap().records, 11);
+    assert_eq!(catalogue.totals(), Totals { buckets: 2, uncounted: 0, records: 13, bytes: 77 });
+    catalogue.set(a, number, entry(10));
+    assert_eq!(catalogue.forget(a, number), Some(entry(10)));
+    assert_eq!(catalogue.remove(b), [number]);
+    assert_eq!(catalogue.totals(), Totals::default());
+    assert_eq!((catalogue.name(b), catalogue.channel("b"), catalogue.entry(b, number)), ("", None, None));
+    assert_ne!(catalogue.create("b").unwrap(), b);
+    assert_eq!(catalogue.channels(None).map(|(_, name)| name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(catalogue.channels(Some("a")).map(|(_, name)| name).collect::<Vec<_>>(), ["b"]);
+}
+
+struct Rig {
+    dir: tempfile::TempDir,
+    disk: Arc<dyn Disk>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), disk: Arc::new(SystemDisk) }
+    }
+
+    fn log(&self) -> Log {
+        Log::resume(Arc::clone(&self.disk), self.dir.path(), &State::default(), None).unwrap()
+    }
+
+    fn load(&self) -> (State, u64, End) {
+        load(&*self.disk.open(&self.dir.path().join(FILE)).unwrap()).unwrap()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::fs::read(self.dir.path().join(FILE)).unwrap()
+    }
+}
+
+fn written(number: BucketNumber, offset: u64, length: u64) -> Written<'static> {
+    Written { channel: "log", number, offset, length, records: 1, bytes: length, crc: 9 }
+}
+
+#[test]
+fn a_bucket_is_touched_until_it_is_in_a_checkpoint() {
+    let rig = Rig::new();
+    let mut log = rig.log();
+    let (one, two) = (BucketNumber::of(0x1000), BucketNumber::of(0x2000));
+    log.touch("log", one, &Entry::EMPTY).unwrap();
+    log.touch("log", two, &Entry::EMPTY).unwrap();
+    log.sync_touched().unwrap();
+    for (number, offset) in [(one, 0), (two, 0), (one, 100)] {
+        log.wrote(&written(number, offset, 100)).unwrap();
+    }
+    log.sync().unwrap();
+    let state = rig.load().0;
+    assert_eq!(state.touched[&(0, one)].writes.iter().map(Write::end).collect::<Vec<_>>(), [100, 200]);
+    // Of the second bucket only a part was durable when the checkpoint began.
+    let synced = |number, length, more| Synced { channel: "log".into(), number, entry: entry(length), more };
+    log.checkpoint(&[synced(one, 100, true), synced(two, 100, false)]).unwrap();
+    let (state, _, end) = rig.load();
+    assert_eq!(end, End::Good);
+    assert_eq!(state.touched.keys().collect::<Vec<_>>(), [&(0, one)]);
+    assert_eq!(state.touched[&(0, one)].writes.iter().map(|write| write.offset).collect::<Vec<_>>(), [100]);
+    assert_eq!(state.channels[&0].buckets[&two], entry(100));
+    let text = std::fs::read_to_string(rig.dir.path().join(crate::checkpoint::FILE)).unwrap();
+    assert_eq!(text, "log 4096 100\nlog 8192 100\n");
+    log.checkpoint(&[synced(one, 200, false)]).unwrap();
+    log.close().unwrap();
+    assert!(rig.load().0.closed);
+    assert_eq!(std::fs::read_dir(rig.dir.path()).unwrap().count(), 1, "only the catalogue is left");
+}
+
+#[test]
+fn the_file_is_written_anew_before_it_grows_without_end() {
+    let rig = Rig::new();
+    let mut log = rig.log();
+    let number = BucketNumber::of(0x1000);
+    log.touch("log", number, &Entry::EMPTY).unwrap();
+    let mut largest = 0;
+    for round in 0..4000 {
+        for write in 0..100 {
+            log.wrote(&written(number, write * 100, 100)).unwrap();
+        }
+        let done = Synced { channel: "log".into(), number, entry: entry(100 * round), more: true };
+        if round % 100 == 99 {
+            log.checkpoint(&[done]).unwrap();
+        }
+        largest = largest.max(std::fs::metadata(rig.dir.path().join(FILE)).unwrap().len());
+    }
+    // 400,000 writes of 55 bytes each.
+    assert!(largest < 9 << 20, "{largest}");
+    log.close().unwrap();
+    let (state, _, end) = rig.load();
+    assert_eq!((end, state.closed, state.channels[&0].buckets.len()), (End::Good, true, 1));
+}
+
+#[test]
+fn a_torn_end_is_told_from_damage_at_every_place() {
+    let rig = Rig::new();
+    let mut log = rig.log();
+    for key in 0..20 {
+        log.set("log", BucketNumber::of(key << 12), &entry(key)).unwrap();
+    }
+    log.sync().unwrap();
+    let synced = rig.bytes().len();
+    for key in 20..30 {
+        log.set("log", BucketNumber::of(key << 12), &entry(key)).unwrap();
+    }
+    log.removed_bucket("log", BucketNumber::of(0)).unwrap();
+    let good = rig.bytes();
+    assert!(good.len() > synced);
+    let path = rig.dir.path().join(FILE);
+    for length in 16..good.len() {
+        std::fs::write(&path, &good[..length]).unwrap();
+        let (_, end, how) = rig.load();
+        assert!(end <= length as u64);
+        assert!(how == End::Torn || (how == End::Good && end == length as u64), "{length}");
+    }
+    for place in 0..good.len() {
+        let mut damaged = good.clone();
+        damaged[place] ^= 0x40;
+        std::fs::write(&path, &damaged).unwrap();
+        // The mark stands behind what was synced.
+        let expected = if place < synced { End::Damaged } else { End::Torn };
+        assert_eq!(rig.load().2, expected, "{place} of {synced} and {}", good.len());
+    }
+}
