@@ -83,17 +83,10 @@ impl DhtSettings {
 
 fn range(config: &Config) -> Result<HashRange, ConfigError> {
     let server = config.section("Server");
-    let limit = |key| server.required(key, "1 to 16 hexadecimal digits, with 0x in front or without", hexadecimal);
-    let (min, max) = (limit("minval")?, limit("maxval")?);
+    let (min, max) = (server.required_hexadecimal("minval")?, server.required_hexadecimal("maxval")?);
     HashRange::new(min, max).map_err(|_| {
         server.wrong("minval", "at most maxval (an empty range has minval = ffffffffffffffff and maxval = 0)")
     })
-}
-
-fn hexadecimal(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    let valid = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    valid.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 fn multiplier(config: &Config) -> Result<f64, ConfigError> {

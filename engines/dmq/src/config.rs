@@ -13,6 +13,8 @@
 use std::time::Duration;
 
 use overstory_node::config::{Config, ConfigError, Section};
+use overstory_node::cpu::{self, Cpu};
+use overstory_node::levels::Levels;
 use overstory_swarm::channel;
 
 /// Where records are while they wait.
@@ -50,7 +52,7 @@ pub struct DmqSettings {
     /// Whether a batch of a neo Consume goes back to its queue when the connection ends before it was taken over.
     pub redeliver: bool,
     /// The processor on which the node's thread runs; none: any.
-    pub cpu: Option<usize>,
+    pub cpu: Cpu,
     /// From one writing of the overflow's index to the next.
     pub write_index: Duration,
     /// Bytes of a segment of the journal.
@@ -63,16 +65,20 @@ pub struct DmqSettings {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     /// How full a queue is in memory: minor, major, critical.
-    pub fullness: [f64; 3],
+    pub fullness: Levels,
     /// What is free of the disk with the data: minor, major, critical.
-    pub disk_free: [f64; 3],
+    pub disk_free: Levels,
     /// Records that wait for so long while none is taken: minor. `None`: never.
     pub wait_age: Option<Duration>,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { fullness: [80.0, 90.0, 95.0], disk_free: [20.0, 10.0, 5.0], wait_age: Some(Duration::from_secs(300)) }
+        Self {
+            fullness: Levels::rising([80.0, 90.0, 95.0]),
+            disk_free: Levels::falling([20.0, 10.0, 5.0]),
+            wait_age: Some(Duration::from_secs(300)),
+        }
     }
 }
 
@@ -85,7 +91,6 @@ impl DmqSettings {
         let server = config.section("Server");
         // Asked for here too, for a node whose port is any has no neo port to be asked for.
         server.number("neoport", 0, 0..=u16::MAX)?;
-        let cpu = usize::try_from(server.number("cpu", -1, -1..=1023)?).ok();
         server.number("size_limit", 0, 0..=u64::MAX)?;
         config.section("Performance").flag("no_delay", false)?;
         let queue = config.section("Queue");
@@ -96,7 +101,7 @@ impl DmqSettings {
             channel_sizes: channel_sizes(&config.section("ChannelSizeById"))?,
             durability,
             redeliver: queue.flag("redeliver", durability == Durability::Journal)?,
-            cpu,
+            cpu: cpu::read(config)?,
             write_index: Duration::from_millis(config.section("Overflow").number(
                 "write_index_ms",
                 60_000,
@@ -105,19 +110,6 @@ impl DmqSettings {
             segment_bytes: queue.number("journal_segment_bytes", 64 << 20, 1 << 20..=1 << 30)?,
             thresholds: thresholds(&config.section("Report"))?,
         })
-    }
-
-    /// The neo port of a node on `port`.
-    ///
-    /// # Errors
-    /// The key is missing, or the port is the legacy one.
-    pub fn neo_port(config: &Config, port: u16) -> Result<u16, ConfigError> {
-        let server = config.section("Server");
-        let neo_port = server.required_number("neoport", 0..=u16::MAX)?;
-        if neo_port == port {
-            return Err(server.wrong("neoport", "another port than that of the legacy protocol"));
-        }
-        Ok(neo_port)
     }
 }
 
@@ -141,22 +133,8 @@ fn channel_sizes(section: &Section<'_>) -> Result<Vec<(String, u64)>, ConfigErro
 
 fn thresholds(report: &Section<'_>) -> Result<Thresholds, ConfigError> {
     let default = Thresholds::default();
-    let levels = |keys: [&str; 3], default: [f64; 3]| -> Result<[f64; 3], ConfigError> {
-        let [minor, major, critical] = default;
-        Ok([
-            report.number(keys[0], minor, 0.0..=100.0)?,
-            report.number(keys[1], major, 0.0..=100.0)?,
-            report.number(keys[2], critical, 0.0..=100.0)?,
-        ])
-    };
-    let fullness = levels(["fullness_warning", "fullness_major", "fullness_critical"], default.fullness)?;
-    if !fullness.is_sorted() {
-        return Err(report.wrong("fullness_warning", "at most the level above it"));
-    }
-    let disk_free = levels(["disk_free_warning", "disk_free_major", "disk_free_critical"], default.disk_free)?;
-    if !disk_free.is_sorted_by(|a, b| a >= b) {
-        return Err(report.wrong("disk_free_warning", "at least the level below it"));
-    }
+    let fullness = default.fullness.read(report, "fullness", 100.0)?;
+    let disk_free = default.disk_free.read(report, "disk_free", 100.0)?;
     let wait_age_s = report.number("wait_age_s", 300, 0..=31_536_000)?;
     let wait_age = (wait_age_s > 0).then(|| Duration::from_secs(wait_age_s));
     Ok(Thresholds { fullness, disk_free, wait_age })
@@ -199,7 +177,11 @@ mod tests {
         assert_eq!((settings.durability, settings.redeliver), (Durability::Journal, false));
         assert_eq!((settings.write_index, settings.segment_bytes), (Duration::from_secs(1), 1 << 20));
         assert_eq!((settings.cpu, read(SERVER).unwrap().cpu), (Some(3), None));
-        let expected = Thresholds { fullness: [10.0, 20.0, 30.0], disk_free: [3.0, 2.0, 1.0], wait_age: None };
+        let expected = Thresholds {
+            fullness: Levels::rising([10.0, 20.0, 30.0]),
+            disk_free: Levels::falling([3.0, 2.0, 1.0]),
+            wait_age: None,
+        };
         assert_eq!(settings.thresholds, expected);
     }
 
@@ -241,14 +223,5 @@ mod tests {
         for text in ["[Server]\nneoport = 22001\n", "[Server]\nneoport = 70000\nchannel_size_limit = 1\n"] {
             assert!(read(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn the_neo_port_is_configured_and_another() {
-        let config = Config::parse(Path::new("etc/config.ini"), SERVER, Vec::new()).unwrap();
-        assert_eq!(DmqSettings::neo_port(&config, 22_000).unwrap(), 22_001);
-        assert!(DmqSettings::neo_port(&config, 22_001).is_err());
-        let config = Config::parse(Path::new("etc/config.ini"), "[Server]\nport = 5\n", Vec::new()).unwrap();
-        assert!(DmqSettings::neo_port(&config, 5).is_err());
     }
 }

@@ -6,11 +6,9 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use overstory_node::app::{self, NodeContext, NodeProgram};
-use overstory_node::config::{Config, ConfigError};
+use overstory_node::config::{Config, ConfigError, sections};
+use overstory_node::cpu;
 use overstory_node::heap::Heap;
 use overstory_runtime::Shutdown;
 use tokio::time::MissedTickBehavior;
@@ -46,7 +44,7 @@ impl NodeProgram for DmqNode {
     }
 
     fn neo_port(config: &Config, port: u16) -> Result<u16, ConfigError> {
-        DmqSettings::neo_port(config, port)
+        sections::neo_port(config, port)
     }
 
     async fn open(settings: DmqSettings, context: NodeContext) -> anyhow::Result<Rc<DmqEngine>> {
@@ -65,9 +63,7 @@ pub(crate) fn open(settings: &DmqSettings, context: NodeContext) -> anyhow::Resu
     let engine = Rc::new(DmqEngine::new(store, engine_settings, context.stats, commits));
     engine.set_watch(Watch::new(settings.durability, settings.thresholds, context.data_dir).damaged(damaged));
     // Threads that are there already, and do what waits for disks and brokers, stay free.
-    if let Some(cpu) = settings.cpu {
-        pin(cpu).with_context(|| format!("[Server] cpu = {cpu}: cannot run on that processor"))?;
-    }
+    cpu::pin(settings.cpu)?;
     if let Some(drive) = persistence.drive() {
         tokio::task::spawn_local(drive);
     }
@@ -80,13 +76,6 @@ pub(crate) fn open(settings: &DmqSettings, context: NodeContext) -> anyhow::Resu
         "Starting queue node --------------------------------"
     );
     Ok(engine)
-}
-
-/// Keeps this thread, which is the node's, on one processor.
-fn pin(cpu: usize) -> nix::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// What goes on by itself until the node stops.

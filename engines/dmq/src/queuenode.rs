@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use overstory_node::app::{self, NodeContext, NodeProgram};
-use overstory_node::config::{Config, ConfigError};
+use overstory_node::config::{Config, ConfigError, sections};
 
 use crate::config::{DmqSettings, Durability};
 use crate::dmqnode;
@@ -34,7 +34,7 @@ impl NodeProgram for QueueNode {
     }
 
     fn neo_port(config: &Config, port: u16) -> Result<u16, ConfigError> {
-        DmqSettings::neo_port(config, port)
+        sections::neo_port(config, port)
     }
 
     async fn open(settings: DmqSettings, context: NodeContext) -> anyhow::Result<Rc<DmqEngine>> {

@@ -2,8 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddrV4;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use overstory_node::replies::Channels;
 use overstory_node::stats::{NodeStats, add};
 use overstory_node::throttle::Throttle;
 use overstory_swarm::batch::BatchBuilder;
@@ -195,5 +197,12 @@ impl Core {
                 channel, clients = lost, "clients do not keep up with the changes of a channel: changes discarded"
             );
         }
+    }
+}
+
+impl Channels for Core {
+    fn names(&self, after: Option<&str>, visit: &mut dyn FnMut(&str) -> ControlFlow<()>) {
+        let store = self.store.borrow();
+        let _ = store.names_after(after).try_for_each(visit);
     }
 }

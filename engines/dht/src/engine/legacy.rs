@@ -1,22 +1,23 @@
 //! The legacy requests (protocol §1.5), each with the published order of checks.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
 
 use overstory_node::engine::LegacyStep;
+use overstory_node::peer_node;
+use overstory_node::replies::{ChannelNames, put_connections, put_size};
 use overstory_node::stats::RequestSpec;
 use overstory_node::wake::Waker;
 use overstory_swarm::channel;
 use overstory_swarm::key::{HashRange, Key};
 use overstory_swarm::legacy::dht::{Decoded, Request, TooLong, VERSION, decode};
-use overstory_swarm::legacy::reply::{NodeConnections, NodeSize, put_boolean, put_connections, put_range, put_size};
-use overstory_swarm::legacy::{NodeAddress, Ranges, Status};
+use overstory_swarm::legacy::reply::{put_boolean, put_range};
+use overstory_swarm::legacy::{Ranges, Status};
 use overstory_swarm::wire::put_array;
 use tokio::sync::oneshot;
 
 use super::core::{Action, Core, Refused};
 use super::iterate::{Filter, Iteration, Shape};
-use super::legacy_streams::{Batches, Listen, Names};
+use super::legacy_streams::{Batches, Listen};
 use super::put_batch::{self, Outcome};
 use super::redistribution::{self, Target};
 
@@ -160,11 +161,13 @@ fn answer(core: &Rc<Core>, waker: &Waker, request: &Request<'_>, out: &mut Vec<u
         Request::GetChannelSize { .. } => {
             let (records, bytes) =
                 core.store.borrow().channel(name).map_or((0, 0), |channel| (channel.len(), channel.bytes()));
-            size(core, records, bytes, out)
+            put_size(core.settings.address, records, bytes, out);
+            Answer::Done
         }
         Request::GetSize => {
             let totals = core.store.borrow().totals();
-            size(core, totals.records, totals.bytes, out)
+            put_size(core.settings.address, totals.records, totals.bytes, out);
+            Answer::Done
         }
         Request::RemoveChannel { .. } => {
             core.remove_channel(name);
@@ -188,7 +191,7 @@ fn answer(core: &Rc<Core>, waker: &Waker, request: &Request<'_>, out: &mut Vec<u
         Request::Redistribute { min, max, nodes } => redistribute(core, min, max, &nodes, out),
         Request::GetChannels => {
             Status::Ok.encode(out);
-            Answer::Stream(Box::new(Names::new(core.store.borrow().channel_names())))
+            Answer::Stream(Box::new(ChannelNames::new(Rc::clone(core))))
         }
         Request::GetResponsibleRange => {
             let range = core.range.get();
@@ -197,10 +200,7 @@ fn answer(core: &Rc<Core>, waker: &Waker, request: &Request<'_>, out: &mut Vec<u
             Answer::Done
         }
         Request::GetNumConnections => {
-            let address = core.settings.address.ip().to_string();
-            let connections = core.stats.legacy_connections.get();
-            Status::Ok.encode(out);
-            put_connections(out, &NodeConnections { node: node(core, &address), connections });
+            put_connections(core.settings.address, core.stats.legacy_connections.get(), out);
             Answer::Done
         }
         Request::GetVersion => {
@@ -238,17 +238,6 @@ fn get(core: &Core, channel: &str, key: &[u8], out: &mut Vec<u8>) -> Answer {
     Answer::Done
 }
 
-fn node<'a>(core: &Core, address: &'a str) -> NodeAddress<'a> {
-    NodeAddress { address: address.as_bytes(), port: core.settings.address.port() }
-}
-
-fn size(core: &Core, records: u64, bytes: u64, out: &mut Vec<u8>) -> Answer {
-    let address = core.settings.address.ip().to_string();
-    Status::Ok.encode(out);
-    put_size(out, &NodeSize { node: node(core, &address), records, bytes });
-    Answer::Done
-}
-
 fn batches(core: &Rc<Core>, channel: &str, shape: Shape, filter: Filter, out: &mut Vec<u8>) -> Answer {
     Status::Ok.encode(out);
     Answer::Stream(Box::new(Batches::new(core, Iteration::new(channel, None, shape, filter))))
@@ -256,9 +245,8 @@ fn batches(core: &Rc<Core>, channel: &str, shape: Shape, filter: Filter, out: &m
 
 fn redistribute(core: &Rc<Core>, min: u64, max: u64, nodes: &Ranges<'_>, out: &mut Vec<u8>) -> Answer {
     let target = |node: overstory_swarm::legacy::NodeRange<'_>| {
-        let ip: Ipv4Addr = std::str::from_utf8(node.node.address).ok()?.parse().ok()?;
         let range = HashRange::new(node.min, node.max).ok()?;
-        Some(Target { address: SocketAddrV4::new(ip, node.node.port), range })
+        Some(Target { address: peer_node::address(&node.node)?, range })
     };
     let targets: Option<Vec<Target>> = nodes.iter().map(target).collect();
     let started = match (HashRange::new(min, max), targets) {

@@ -1,10 +1,10 @@
-//! Legacy replies that go on: GetAll and its kin, GetChannels, Listen.
+//! Legacy replies that go on: GetAll and its kin, Listen.
 
 use std::rc::Rc;
 
 use overstory_node::engine::{LegacyStream, Produced};
 use overstory_swarm::legacy::reply::{Record, put_array_with, put_record, put_records_end};
-use overstory_swarm::wire::{put_array, put_end};
+use overstory_swarm::wire::put_end;
 
 use super::core::{Action, Core};
 use super::iterate::Iteration;
@@ -36,31 +36,6 @@ impl LegacyStream for Batches {
         }
         if scan == Scan::Stopped {
             return Produced::More;
-        }
-        put_end(out);
-        Produced::Done
-    }
-}
-
-/// GetChannels: the names there were when it came.
-pub(super) struct Names {
-    names: std::vec::IntoIter<String>,
-}
-
-impl Names {
-    pub(super) fn new(names: Vec<String>) -> Self {
-        Self { names: names.into_iter() }
-    }
-}
-
-impl LegacyStream for Names {
-    fn produce(&mut self, out: &mut Vec<u8>) -> Produced {
-        let start = out.len();
-        for name in self.names.by_ref() {
-            put_array(out, name.as_bytes());
-            if out.len() - start >= TURN {
-                return Produced::More;
-            }
         }
         put_end(out);
         Produced::Done

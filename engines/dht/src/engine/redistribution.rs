@@ -171,8 +171,8 @@ fn check(core: &Core, range: HashRange, targets: &[Target]) -> Result<(), &'stat
         return Err("another redistribution is running");
     }
     for (index, target) in targets.iter().enumerate() {
-        if target.address.port() == 0 || target.address == core.settings.address {
-            return Err("a target is this node or no address");
+        if target.address == core.settings.address {
+            return Err("a target is this node");
         }
         // A record that two nodes are responsible for could change at both: neither value would be the newest.
         let others = targets.iter().skip(index + 1);

@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use overstory_node::peer_node::PeerNode;
 use overstory_swarm::batch::{Added, BatchBuilder};
 use overstory_swarm::key::{Key, fnv1a};
 use overstory_swarm::legacy::dht::Request;
-use overstory_swarm::legacy::{Need, Status, reply};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -26,10 +24,6 @@ const RECORD: usize = 8 + 16 + 8;
 /// Records that one slice looks at.
 const SLICE_RECORDS: usize = 4096;
 
-/// Time to connect, and then for each batch to be taken and answered.
-const CONNECT: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(30);
-
 /// How long a record is kept after it has arrived. A client that has asked the new node in vain just before asks here
 /// next; without this it would find the record nowhere.
 const GRACE: Duration = Duration::from_millis(100);
@@ -40,7 +34,7 @@ const MAX_ARRIVED: usize = 4096;
 /// What goes to one node.
 pub(super) struct Sender {
     target: Target,
-    stream: Option<TcpStream>,
+    node: PeerNode,
     /// What the next batch is to hold. Values are read when it is made: until then a record may be removed.
     keys: Vec<Key>,
     plain: usize,
@@ -181,7 +175,7 @@ impl<'a> Pass<'a> {
 
 impl Sender {
     pub(super) const fn new(target: Target) -> Self {
-        Self { target, stream: None, keys: Vec::new(), plain: 0, failed: false }
+        Self { target, node: PeerNode::new(target.address), keys: Vec::new(), plain: 0, failed: false }
     }
 
     fn add(&mut self, key: Key, value: usize) -> Added {
@@ -215,40 +209,15 @@ impl Sender {
         let mut request = Vec::with_capacity(batch.len() + channel.len() + 20);
         Request::PutBatch { channel: channel.as_bytes(), batch: &batch }.encode(&mut request);
         core.redistribution.takes_off(channel, records.iter().map(|(key, _)| *key));
-        let answer = tokio::time::timeout(ANSWER, self.exchange(&request)).await;
-        let problem = match answer {
-            Ok(Ok(Status::Ok)) => None,
-            Ok(Ok(status)) => Some(status.name().to_owned()),
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("no answer".to_owned()),
-        };
+        let sent = self.node.send(&request).await;
         core.redistribution.lands();
-        let Some(problem) = problem else { return records };
+        let Err(problem) = sent else { return records };
         warn!(
             target: "dhtnode.request.RedistributeRequest",
             address = %self.target.address, channel, problem, "batch not taken by a node: it is sent again"
         );
         self.failed = true;
-        self.stream = None;
         Vec::new()
-    }
-
-    async fn exchange(&mut self, request: &[u8]) -> std::io::Result<Status> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => tokio::time::timeout(CONNECT, TcpStream::connect(self.target.address)).await??,
-        };
-        stream.write_all(request).await?;
-        let mut answer = [0; 4];
-        stream.read_exact(&mut answer).await?;
-        let invalid = |error: overstory_swarm::legacy::ProtocolError| std::io::Error::other(error);
-        match reply::status(&answer).map_err(invalid)? {
-            Need::Done { value, .. } => {
-                self.stream = Some(stream);
-                Ok(value)
-            }
-            Need::More(_) => Err(std::io::Error::other("half a status")),
-        }
     }
 }
 

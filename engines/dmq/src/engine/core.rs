@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddrV4;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use overstory_node::commit::Commits;
 use overstory_node::engine::Unsettled;
 use overstory_node::inspect::Totals;
+use overstory_node::replies::Channels;
 use overstory_node::stats::{NodeStats, add};
 use overstory_node::throttle::Throttle;
 use overstory_node::wake::Waker;
@@ -209,5 +211,11 @@ impl Core {
             }
             Unsettled
         })
+    }
+}
+
+impl Channels for Core {
+    fn names(&self, after: Option<&str>, visit: &mut dyn FnMut(&str) -> ControlFlow<()>) {
+        self.store.borrow().channels(after, &mut |name, _| visit(name));
     }
 }

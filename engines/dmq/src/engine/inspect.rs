@@ -1,14 +1,14 @@
 //! What the node tells of itself.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::statvfs::statvfs;
 use overstory_model::State;
+use overstory_node::disk_free::DiskFree;
 use overstory_node::inspect::{ChannelTotals, Facts, Finding, Gauge, Inspect, Totals};
 use overstory_node::stats::Fields;
 
@@ -20,27 +20,22 @@ use crate::store::QueueTotals;
 /// Queues that `stats.log` lists at most.
 const LISTED: usize = 2000;
 
-/// From one look at the disk to the next.
-const DISK: Duration = Duration::from_secs(10);
-
 /// What is watched beside the queues.
 #[derive(Debug)]
 pub struct Watch {
     durability: Durability,
     thresholds: Thresholds,
-    data_dir: Option<PathBuf>,
+    disk: Option<DiskFree>,
     /// What was damaged when the data was loaded.
     damaged: Vec<String>,
     survey: RefCell<Survey>,
-    /// When the disk was looked at, and what was free then, in percent.
-    free: Cell<Option<(Instant, Option<f64>)>>,
 }
 
 impl Watch {
     /// Watches the queues by these thresholds, and the disk on which `data_dir` is.
     #[must_use]
     pub fn new(durability: Durability, thresholds: Thresholds, data_dir: PathBuf) -> Self {
-        Self { durability, thresholds, data_dir: Some(data_dir), ..Self::default() }
+        Self { durability, thresholds, disk: Some(DiskFree::new(data_dir)), ..Self::default() }
     }
 
     /// Says what was damaged when the data was loaded; each text names its file.
@@ -49,19 +44,6 @@ impl Watch {
         self.damaged = damaged;
         self
     }
-
-    /// What is free of the disk, in percent; asked now and then.
-    fn free(&self) -> Option<f64> {
-        let now = Instant::now();
-        match self.free.get() {
-            Some((at, free)) if now.saturating_duration_since(at) < DISK => free,
-            _ => {
-                let free = self.data_dir.as_deref().and_then(free_of);
-                self.free.set(Some((now, free)));
-                free
-            }
-        }
-    }
 }
 
 impl Default for Watch {
@@ -69,21 +51,11 @@ impl Default for Watch {
         Self {
             durability: Durability::Memory,
             thresholds: Thresholds::default(),
-            data_dir: None,
+            disk: None,
             damaged: Vec::new(),
             survey: RefCell::default(),
-            free: Cell::new(None),
         }
     }
-}
-
-/// What a program without privileges may still write to a disk, in percent of what it may use.
-#[expect(clippy::cast_precision_loss, reason = "a percentage needs no more than 53 bits")]
-fn free_of(directory: &std::path::Path) -> Option<f64> {
-    let disk = statvfs(directory).ok()?;
-    let available = disk.blocks_available();
-    let usable = disk.blocks().saturating_sub(disk.blocks_free()).saturating_add(available);
-    (usable > 0).then(|| available as f64 * 100.0 / usable as f64)
 }
 
 impl Inspect for DmqEngine {
@@ -119,13 +91,8 @@ impl Inspect for DmqEngine {
             );
             findings.push(Finding { check: "overflow", state: State::Minor, text });
         }
-        if let Some(free) = watch.free() {
-            let state = reached(&watch.thresholds.disk_free, |level| free <= level);
-            findings.extend(state.map(|state| Finding {
-                check: "disk_free",
-                state,
-                text: format!("{free:.1} % of the disk with the data directory is free"),
-            }));
+        if let Some(disk) = &watch.disk {
+            disk.check(&watch.thresholds.disk_free, findings);
         }
         if let Some(first) = watch.damaged.first() {
             let others = watch.damaged.len() - 1;
@@ -236,15 +203,9 @@ fn whole(percent: f64) -> u64 {
     percent as u64
 }
 
-/// The worst level that is reached; levels are minor, major, critical.
-fn reached(levels: &[f64; 3], is_reached: impl Fn(f64) -> bool) -> Option<State> {
-    let states = [State::Minor, State::Major, State::Critical];
-    states.into_iter().zip(levels).rev().find(|(_, level)| is_reached(**level)).map(|(state, _)| state)
-}
-
 /// One finding for all queues that are full, the fullest named first.
 fn fullness(picture: &Picture, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
-    let least = thresholds.fullness[0];
+    let least = thresholds.fullness.minor();
     let full: Vec<String> = picture
         .fullest
         .iter()
@@ -252,7 +213,7 @@ fn fullness(picture: &Picture, thresholds: &Thresholds, findings: &mut Vec<Findi
         .map(|(percent, name)| format!("{} {percent:.0} %", shown(name)))
         .collect();
     let worst = picture.fullest.first().map_or(0.0, |(percent, _)| *percent);
-    let state = reached(&thresholds.fullness, |level| worst >= level);
+    let state = thresholds.fullness.reached(worst);
     findings.extend(state.map(|state| Finding {
         check: "fullness",
         state,

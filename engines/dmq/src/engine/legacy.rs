@@ -3,16 +3,16 @@
 use std::rc::Rc;
 
 use overstory_node::engine::{LegacySink, LegacyStep, LegacyStream};
+use overstory_node::replies::{ChannelNames, put_connections, put_size};
 use overstory_node::stats::RequestSpec;
 use overstory_node::wake::Waker;
 use overstory_swarm::channel;
 use overstory_swarm::legacy::dmq::{Decoded, Request, decode};
-use overstory_swarm::legacy::reply::{NodeConnections, NodeSize, put_connections, put_size};
-use overstory_swarm::legacy::{Names, NodeAddress, Status};
+use overstory_swarm::legacy::{Names, Status};
 use overstory_swarm::wire::{put_array, put_end};
 
 use super::core::{Action, Core, Refused};
-use super::legacy_streams::{self, Consume, Produce};
+use super::legacy_streams::{Consume, Produce};
 use crate::store::Popped;
 
 const fn spec(code: u8, name: &'static str, tracked: bool) -> RequestSpec {
@@ -123,24 +123,23 @@ fn answer_other(core: &Rc<Core>, waker: &Waker, request: &Request<'_>, out: &mut
         },
         Request::GetChannels => {
             Status::Ok.encode(out);
-            Answer::Stream(Box::new(legacy_streams::Names::new(core)))
+            Answer::Stream(Box::new(ChannelNames::new(Rc::clone(core))))
         }
         Request::GetChannelSize { channel } => match channel::check(channel) {
             Ok(name) => {
                 let totals = core.store.borrow().channel_totals(name).unwrap_or_default();
-                size(core, totals.records, totals.bytes, out)
+                put_size(core.settings.address, totals.records, totals.bytes, out);
+                Answer::Done
             }
             Err(_) => status(Status::BadChannelName, out),
         },
         Request::GetSize => {
             let totals = core.totals();
-            size(core, totals.records, totals.bytes, out)
+            put_size(core.settings.address, totals.records, totals.bytes, out);
+            Answer::Done
         }
         Request::GetNumConnections => {
-            let address = core.settings.address.ip().to_string();
-            let connections = core.stats.legacy_connections.get();
-            Status::Ok.encode(out);
-            put_connections(out, &NodeConnections { node: node(core, &address), connections });
+            put_connections(core.settings.address, core.stats.legacy_connections.get(), out);
             Answer::Done
         }
         Request::Push { .. } | Request::Pop { .. } => Answer::Done,
@@ -190,15 +189,4 @@ fn pop(core: &Core, channel: &str, out: &mut Vec<u8>) -> Answer {
 fn produce(core: &Rc<Core>, channels: &[&str], waker: &Waker, out: &mut Vec<u8>) -> Answer {
     Status::Ok.encode(out);
     Answer::Sink(Box::new(Produce::new(core, channels, waker)))
-}
-
-fn node<'a>(core: &Core, address: &'a str) -> NodeAddress<'a> {
-    NodeAddress { address: address.as_bytes(), port: core.settings.address.port() }
-}
-
-fn size(core: &Core, records: u64, bytes: u64, out: &mut Vec<u8>) -> Answer {
-    let address = core.settings.address.ip().to_string();
-    Status::Ok.encode(out);
-    put_size(out, &NodeSize { node: node(core, &address), records, bytes });
-    Answer::Done
 }

@@ -1,13 +1,12 @@
-//! Legacy requests that go on: Consume and GetChannels send, Produce and ProduceMulti take.
+//! Legacy requests that go on: Consume sends, Produce and ProduceMulti take.
 
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use overstory_node::engine::{LegacySink, LegacyStream, Produced, SinkStep};
 use overstory_node::wake::Waker;
 use overstory_swarm::legacy::Need;
 use overstory_swarm::legacy::reply;
-use overstory_swarm::wire::{put_array, put_end};
+use overstory_swarm::wire::put_end;
 
 use super::consume::Place;
 use super::core::{Core, Sunk};
@@ -42,39 +41,6 @@ impl LegacyStream for Consume {
             }
         }
         Produced::More
-    }
-}
-
-/// GetChannels: the names in their order. A channel that comes or goes meanwhile may be told or not.
-pub(super) struct Names {
-    core: Rc<Core>,
-    after: Option<String>,
-}
-
-impl Names {
-    pub(super) fn new(core: &Rc<Core>) -> Self {
-        Self { core: Rc::clone(core), after: None }
-    }
-}
-
-impl LegacyStream for Names {
-    fn produce(&mut self, out: &mut Vec<u8>) -> Produced {
-        let start = out.len();
-        let mut last = None;
-        self.core.store.borrow().channels(self.after.as_deref(), &mut |name, _| {
-            put_array(out, name.as_bytes());
-            if out.len() - start < TURN {
-                return ControlFlow::Continue(());
-            }
-            last = Some(name.to_owned());
-            ControlFlow::Break(())
-        });
-        self.after = last;
-        if self.after.is_some() {
-            return Produced::More;
-        }
-        put_end(out);
-        Produced::Done
     }
 }
 

@@ -59,20 +59,3 @@ fn records_that_wait_too_long_are_found_unless_that_is_off() {
     let longer = Thresholds { wait_age: Some(Duration::from_secs(401)), ..Thresholds::default() };
     assert_eq!(found(&picture, &longer), []);
 }
-
-#[test]
-fn levels_are_reached_from_both_sides() {
-    let free = Thresholds::default().disk_free;
-    let of = |value: f64| reached(&free, |level| value <= level);
-    assert_eq!(
-        [of(21.0), of(20.0), of(10.0), of(4.9)],
-        [None, Some(State::Minor), Some(State::Major), Some(State::Critical)]
-    );
-}
-
-#[test]
-fn the_disk_of_a_directory_has_something_free() {
-    let free = free_of(std::path::Path::new("/")).map(|free| (0.0..=100.0).contains(&free));
-    assert_eq!(free, Some(true));
-    assert_eq!(free_of(std::path::Path::new("/no/such/directory")), None);
-}
