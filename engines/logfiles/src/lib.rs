@@ -13,3 +13,4 @@ pub mod format;
 pub mod read;
 pub mod record;
 pub mod storage;
+pub mod walk;

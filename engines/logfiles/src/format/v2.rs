@@ -16,8 +16,8 @@ use zstd::bulk::Compressor;
 use crate::bucket::KeyRange;
 use crate::record::{Framing, Head, MAX_VALUE, size};
 
+pub(crate) use index::IndexHeader;
 pub use index::{Entry, Index};
-pub(crate) use index::{INDEX_HEADER, IndexHeader};
 
 /// The bytes of a block's header.
 pub const BLOCK_HEADER: usize = 56;
@@ -28,7 +28,9 @@ pub const MAX_BLOCK: usize = 1 << 20;
 /// The most content of a block: a record that is larger than [`MAX_BLOCK`].
 pub const MAX_CONTENT: usize = size(Framing::Plain, MAX_VALUE);
 
-pub(crate) const BLOCK_MAGIC: [u8; 8] = *b"OVSBLOCK";
+const BLOCK_MAGIC: [u8; 8] = *b"OVSBLOCK";
+/// What the headers of blocks and of indices begin with.
+pub(crate) const MAGIC_FRONT: &[u8] = b"OVS";
 
 const CODEC_NONE: u32 = 0;
 const CODEC_ZSTD: u32 = 1;

@@ -14,7 +14,7 @@ use crate::bucket::KeyRange;
 use crate::disk::File;
 use crate::format::HEADER;
 
-pub(crate) const INDEX_HEADER: usize = 28;
+const INDEX_HEADER: usize = 28;
 const MAGIC: [u8; 8] = *b"OVSINDEX";
 const ENTRY: usize = 24;
 const TRAILER: usize = 20;
