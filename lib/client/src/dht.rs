@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answers::{all, check};
 use crate::error::Error;
+use crate::group::union;
 use crate::legacy::Pool;
 use crate::neo::Identity;
 use crate::neo::link::{Link, LinkEvent};
@@ -246,11 +247,7 @@ impl DhtClient {
     /// # Errors
     /// The first node that could not tell.
     pub async fn channels(&self) -> Result<Vec<String>, Error> {
-        let names = all(self.channels_by_node().await)?;
-        let mut names: Vec<String> = names.into_iter().flat_map(|(_, names)| names).collect();
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        Ok(union(all(self.channels_by_node().await)?))
     }
 
     /// The channels of each node.

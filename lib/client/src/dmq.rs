@@ -7,25 +7,20 @@ mod consumer;
 mod legacy;
 mod neo;
 mod producer;
-mod turns;
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use futures_util::future::select_ok;
 use overstory_swarm::legacy::dmq::Request as LegacyRequest;
-use tokio::time::Instant;
 
-use crate::answers::{Answers, Size, all, check, each};
+use crate::answers::{Answers, Size, all, check};
 use crate::config::{ClientConfig, Protocol};
 use crate::error::Error;
-use crate::legacy::{Limit, Pool, ask};
-use crate::neo::Identity;
-use crate::neo::link::Link;
+use crate::group::{Backend, Group, union};
+use crate::legacy::ask;
 
 pub use consumer::{Batch, Consumer, Delivery};
 pub use producer::Producer;
-use turns::Turns;
 
 /// Channels that one PushMulti names at most: neo counts them in a byte.
 pub const MAX_CHANNELS: usize = 255;
@@ -33,29 +28,7 @@ pub const MAX_CHANNELS: usize = 255;
 /// A client of queue nodes. Clones share the connections, which end with the last of them.
 #[derive(Clone)]
 pub struct DmqClient {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    config: ClientConfig,
-    turns: Turns,
-    backend: Backend,
-}
-
-enum Backend {
-    Neo(Links),
-    Legacy(Vec<Arc<Pool>>),
-}
-
-struct Links {
-    links: Vec<Link>,
-    identity: Identity,
-}
-
-impl Drop for Links {
-    fn drop(&mut self) {
-        self.links.iter().for_each(Link::close);
-    }
+    inner: Arc<Group>,
 }
 
 impl DmqClient {
@@ -76,48 +49,12 @@ impl DmqClient {
     /// # Errors
     /// The registry is empty.
     pub fn start(config: ClientConfig) -> Result<Self, Error> {
-        if config.nodes.is_empty() {
-            return Err(Error::NoNodes);
-        }
-        let nodes = config.nodes.nodes();
-        let backend = match &config.protocol {
-            Protocol::Neo(identity) => {
-                let link = |&node| Link::start(node, identity.clone(), config.connect_timeout, None);
-                Backend::Neo(Links { links: nodes.iter().map(link).collect(), identity: identity.clone() })
-            }
-            Protocol::Legacy { .. } => {
-                let pool = |&node| Pool::new(node, config.connections, config.queue_limit, config.connect_timeout);
-                Backend::Legacy(nodes.iter().map(pool).collect())
-            }
-        };
-        let turns = Turns::new(nodes.len());
-        Ok(Self { inner: Arc::new(Inner { config, turns, backend }) })
+        Ok(Self { inner: Arc::new(Group::start(config)?) })
     }
 
     /// Which nodes answer: waits for each at most `connect_timeout`.
     pub async fn ready(&self) -> Answers<()> {
-        let timeout = self.inner.config.connect_timeout;
-        match &self.inner.backend {
-            Backend::Neo(links) => {
-                let deadline = Instant::now() + timeout;
-                each(links.links.clone(), Link::node, |link| async move {
-                    link.up(deadline).await.map_err(|error| match error {
-                        Error::Away { cause: Some(cause), .. } => Error::clone(&cause),
-                        error => error,
-                    })
-                })
-                .await
-            }
-            Backend::Legacy(pools) => {
-                let answers = ask::connections(pools, &LegacyRequest::GetNumConnections, Limit::within(timeout)).await;
-                // Newer published nodes do not tell the number; that is an answer too.
-                let there = |answer| match answer {
-                    Ok(_) | Err(Error::Unsupported { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                };
-                answers.into_iter().map(|(node, answer)| (node, there(answer))).collect()
-            }
-        }
+        self.inner.ready(&LegacyRequest::GetNumConnections).await
     }
 
     /// Waits until one node is there, at most `request_timeout`; by legacy, which connects for each request, not at all.
@@ -126,15 +63,13 @@ impl DmqClient {
     /// # Errors
     /// No node could be reached, or none accepts the client: what the last one said.
     pub async fn any_ready(&self) -> Result<(), Error> {
-        let Backend::Neo(links) = &self.inner.backend else { return Ok(()) };
-        let deadline = Instant::now() + self.inner.config.request_timeout;
-        select_ok(links.links.iter().map(|link| Box::pin(link.up(deadline)))).await.map(|_| ())
+        self.inner.any_ready().await
     }
 
     /// The nodes, as the registry names them.
     #[must_use]
     pub fn nodes(&self) -> &[SocketAddrV4] {
-        self.inner.config.nodes.nodes()
+        self.inner.nodes()
     }
 
     /// Appends a record to a channel, at the node whose turn it is or the next one that takes it.
@@ -202,7 +137,7 @@ impl DmqClient {
     /// A name is none; the protocol is neo.
     pub fn produce(&self, channels: &[&str]) -> Result<Producer, Error> {
         check_all(channels)?;
-        self.pools("Produce")?;
+        self.inner.pools("Produce")?;
         Ok(Producer::new(&self.inner.config, channels))
     }
 
@@ -213,7 +148,7 @@ impl DmqClient {
     pub async fn remove_channel_by_node(&self, channel: &str) -> Result<Answers<()>, Error> {
         check(channel)?;
         let request = LegacyRequest::RemoveChannel { channel: channel.as_bytes() };
-        Ok(ask::all_done(self.pools("RemoveChannel")?, &request, self.limit()).await)
+        Ok(ask::all_done(self.inner.pools("RemoveChannel")?, &request, self.inner.limit()).await)
     }
 
     /// As [`Self::remove_channel_by_node`].
@@ -229,9 +164,7 @@ impl DmqClient {
     /// # Errors
     /// The protocol is neo.
     pub async fn channels_by_node(&self) -> Result<Answers<Vec<String>>, Error> {
-        let answers = ask::names(self.pools("GetChannels")?, &LegacyRequest::GetChannels, self.limit()).await;
-        let text = |names: Vec<Vec<u8>>| names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
-        Ok(answers.into_iter().map(|(node, names)| (node, names.map(text))).collect())
+        self.inner.names(&LegacyRequest::GetChannels).await
     }
 
     /// The channels of all nodes, sorted, each once (legacy only).
@@ -239,11 +172,7 @@ impl DmqClient {
     /// # Errors
     /// The first node that could not tell; the protocol is neo.
     pub async fn channels(&self) -> Result<Vec<String>, Error> {
-        let names = all(self.channels_by_node().await?)?;
-        let mut names: Vec<String> = names.into_iter().flat_map(|(_, names)| names).collect();
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        Ok(union(all(self.channels_by_node().await?)?))
     }
 
     /// How much each node holds, of a channel with all its subscribers or of all channels (legacy only).
@@ -256,7 +185,7 @@ impl DmqClient {
             Some(channel) => LegacyRequest::GetChannelSize { channel: channel.as_bytes() },
             None => LegacyRequest::GetSize,
         };
-        Ok(ask::sizes(self.pools(request.name())?, &request, self.limit()).await)
+        Ok(ask::sizes(self.inner.pools(request.name())?, &request, self.inner.limit()).await)
     }
 
     /// How many legacy connections each node has (legacy only).
@@ -265,18 +194,7 @@ impl DmqClient {
     /// The protocol is neo.
     pub async fn num_connections_by_node(&self) -> Result<Answers<u64>, Error> {
         let request = LegacyRequest::GetNumConnections;
-        Ok(ask::connections(self.pools(request.name())?, &request, self.limit()).await)
-    }
-
-    fn pools(&self, request: &'static str) -> Result<&[Arc<Pool>], Error> {
-        match &self.inner.backend {
-            Backend::Legacy(pools) => Ok(pools),
-            Backend::Neo(_) => Err(Error::OtherProtocolOnly { request, protocol: "legacy" }),
-        }
-    }
-
-    fn limit(&self) -> Limit {
-        Limit::within(self.inner.config.request_timeout)
+        Ok(ask::connections(self.inner.pools(request.name())?, &request, self.inner.limit()).await)
     }
 }
 

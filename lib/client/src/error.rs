@@ -108,6 +108,35 @@ pub enum Error {
         /// Which node.
         node: SocketAddrV4,
     },
+    /// The node did not store the record of a Put into logfiles; nothing was done. By neo it does not say why.
+    #[error("{node}: did not store the record: its disk is full, or the node's log says what is wrong")]
+    NotWritten {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// No node takes records of this time: all have told their ranges, and it is in none of them.
+    #[error("no node takes records of the timestamp {0}")]
+    NoNodeForTimestamp(i64),
+    /// A range of time that ends before it begins.
+    #[error("the range from {low} to {high} ends before it begins")]
+    BadRange {
+        /// Where it begins.
+        low: i64,
+        /// Where it ends.
+        high: i64,
+    },
+    /// The node cannot do anything with the filter of a read.
+    #[error("{node}: refused the filter: it is no regular expression, or longer than the node takes")]
+    FilterRefused {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// A read has ended, and the records of some nodes are not complete, or missing at all.
+    #[error("the records are not complete: {}", causes(.missing))]
+    Incomplete {
+        /// Whose records are missing, and why.
+        missing: Arc<[(SocketAddrV4, Error)]>,
+    },
     /// The channel has subscribers: its records can be consumed and not popped.
     #[error("{node}: the channel has subscribers: its records can only be consumed")]
     Subscribed {
@@ -216,6 +245,10 @@ fn list(nodes: &[SocketAddrV4]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+fn causes(missing: &[(SocketAddrV4, Error)]) -> String {
+    missing.iter().map(|(_, cause)| cause.to_string()).collect::<Vec<_>>().join("; ")
+}
+
 impl Error {
     /// Whether the same request may succeed later without anybody changing anything about it.
     ///
@@ -235,8 +268,11 @@ impl Error {
                 | Self::OutOfMemory { .. }
                 | Self::Full { .. }
                 | Self::NotPushed { .. }
+                | Self::NotWritten { .. }
+                | Self::Incomplete { .. }
                 | Self::Conflict { .. }
                 | Self::NoResponsibleNode(_)
+                | Self::NoNodeForTimestamp(_)
                 | Self::QueueFull { .. }
                 | Self::Ranges(_)
         )

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use overstory_swarm::legacy::{Need, ProtocolError, Status, dht, dmq, reply};
+use overstory_swarm::legacy::{Need, ProtocolError, Status, dht, dls, dmq, reply};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -114,6 +114,31 @@ impl Opening for dmq::Request<'_> {
 
     fn encode(&self, out: &mut Vec<u8>) {
         dmq::Request::encode(self, out);
+    }
+}
+
+impl Opening for dls::Request<'_> {
+    fn name(&self) -> &'static str {
+        dls::Request::name(self)
+    }
+
+    fn harmless(&self) -> bool {
+        !matches!(
+            self,
+            Self::Put { .. } | Self::PutBatch { .. } | Self::RemoveChannel { .. } | Self::Redistribute { .. }
+        )
+    }
+
+    fn value(&self) -> Option<usize> {
+        if let Self::Put { value, .. } = self { Some(value.len()) } else { None }
+    }
+
+    fn no_room(node: SocketAddrV4) -> Error {
+        Error::NotWritten { node }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        dls::Request::encode(self, out);
     }
 }
 

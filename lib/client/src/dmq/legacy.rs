@@ -1,21 +1,16 @@
 //! Push and Pop by legacy (protocol §1.6).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use overstory_runtime::backoff::Backoff;
 use overstory_swarm::legacy::Names;
 use overstory_swarm::legacy::dmq::Request;
 use overstory_swarm::wire::MAX_ARRAY;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::DmqClient;
 use crate::error::Error;
+use crate::failover::{self, Round};
 use crate::legacy::{Limit, Pool, ask};
-
-/// Waits between two rounds while no node can be reached.
-const AGAIN_FIRST: Duration = Duration::from_millis(20);
-const AGAIN_MOST: Duration = Duration::from_millis(500);
 
 impl DmqClient {
     pub(super) async fn legacy_push(&self, pools: &[Arc<Pool>], channels: &[&str], value: &[u8]) -> Result<(), Error> {
@@ -44,53 +39,16 @@ impl DmqClient {
         request: &Request<'_>,
         repeat: bool,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let (inner, after) = (&self.inner, self.inner.config.request_timeout);
+        let after = self.inner.config.request_timeout;
         let deadline = Instant::now() + after;
-        let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
-        loop {
-            let (mut nothing, mut refused, mut unreached) = (false, None, None);
-            for index in inner.turns.trusted_first() {
-                let Some(pool) = pools.get(index) else { continue };
-                match one(pool, request, Limit::Until(deadline, after)).await {
-                    Ok(Some(answer)) => {
-                        inner.turns.there(index);
-                        return Ok(Some(answer));
-                    }
-                    Ok(None) => {
-                        inner.turns.there(index);
-                        nothing = true;
-                    }
-                    // It was not sent.
-                    Err(error @ Error::Connect { .. }) => {
-                        inner.turns.away(index);
-                        unreached = Some(error);
-                    }
-                    Err(error @ Error::QueueFull { .. }) => unreached = Some(error),
-                    Err(error @ Error::Broken { .. }) if repeat => unreached = Some(error),
-                    // Nothing was done.
-                    Err(
-                        error @ (Error::Full { .. }
-                        | Error::NotPushed { .. }
-                        | Error::Subscribed { .. }
-                        | Error::Unsupported { .. }
-                        | Error::OtherProtocol { .. }),
-                    ) => refused = Some(error),
-                    Err(error) => return Err(error),
-                }
+        let round = Round { deadline, repeat, settles: true };
+        let ask = |index| async move {
+            match pools.get(index) {
+                Some(pool) => one(pool, request, Limit::Until(deadline, after)).await,
+                None => Ok(None),
             }
-            match (nothing, refused, unreached) {
-                (_, Some(error), _) => return Err(error),
-                (true, ..) => return Ok(None),
-                (_, _, Some(error)) => {
-                    let wait = backoff.next_delay();
-                    if Instant::now() + wait >= deadline {
-                        return Err(error);
-                    }
-                    sleep(wait).await;
-                }
-                (_, None, None) => return Err(Error::NoNodes),
-            }
-        }
+        };
+        failover::in_turn(&self.inner.turns, round, ask).await
     }
 }
 

@@ -1,10 +1,11 @@
 //! The client's half of a neo connection without I/O: which requests run, in what state each is, what to send.
 //!
 //! Knows when each request ends, so that a caller only sees its messages. Ends a GetAll or a Mirror properly (the
-//! acknowledgements of protocol §2.4), keeps to one change of state in flight (§2.7) and to the credit of a Consume
-//! (§2.5).
+//! acknowledgements of protocol §2.4, §2.6), keeps to one change of state in flight (§2.7) and to the credit of a
+//! Consume and a GetRange (§2.5, §2.6).
 
 use overstory_swarm::neo::dht::{self, Control};
+use overstory_swarm::neo::dls::{self, GetRangeControl};
 use overstory_swarm::neo::dmq::{self, ConsumeControl, PopReply};
 use overstory_swarm::neo::frame::{self, FrameError, Kind, MAX_BODY, Step};
 use overstory_swarm::neo::{
@@ -57,6 +58,10 @@ pub(crate) enum Shape {
     Update,
     HashRange,
     Consume,
+    /// A GetRange of a dls.
+    Range,
+    /// Two numbers.
+    Timestamps,
 }
 
 /// The first message of a request, of whichever node.
@@ -128,6 +133,27 @@ impl Opening for dmq::Request<'_> {
     }
 }
 
+impl Opening for dls::Request<'_> {
+    #[inline]
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Put { .. } => Shape::Single,
+            Self::GetRange { .. } => Shape::Range,
+            Self::GetTimestampRange => Shape::Timestamps,
+        }
+    }
+
+    #[inline]
+    fn name(&self) -> &'static str {
+        dls::Request::name(self)
+    }
+
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        dls::Request::encode(self, out);
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Nothing has come yet.
@@ -149,6 +175,8 @@ struct Flow {
     /// The caller has enough for now.
     full: bool,
     stop: bool,
+    /// A GetRange's batch has no answer yet: the node waits for one, and for nothing at other times.
+    owed: bool,
 }
 
 impl Flow {
@@ -229,18 +257,26 @@ impl<T> Core<T> {
         self.change(id, &[Shape::GetAll, Shape::Mirror], |flow| flow.full = full);
     }
 
-    /// Ends a GetAll, a Mirror or a Consume; [`Event::Stopped`] tells when, unless it ends by itself before. A Consume
-    /// whose batch has come takes it over by this.
+    /// Ends a GetAll, a Mirror, a Consume or a GetRange; [`Event::Stopped`] tells when, unless it ends by itself before.
+    /// A Consume whose batch has come takes it over by this. A GetRange is told so as the answer to a batch: a published
+    /// node listens at no other time.
     pub(crate) fn stop(&mut self, id: u64) {
-        self.change(id, &[Shape::GetAll, Shape::Mirror, Shape::Consume], |flow| flow.stop = true);
+        self.change(id, &[Shape::GetAll, Shape::Mirror, Shape::Consume, Shape::Range], |flow| flow.stop = true);
     }
 
-    /// Takes the batch of a Consume over and lets the node send the next one.
+    /// Takes the batch of a Consume or of a GetRange over and lets the node send the next one.
     pub(crate) fn go_on(&mut self, id: u64) {
-        // After a Stop nothing else may be said.
-        if let Some(Entry { shape: Shape::Consume, flow: Flow { stop: false, .. }, .. }) = self.table.get_mut(id) {
-            Replies::new(&mut self.out, id).byte(ConsumeControl::Continue.code());
-        }
+        let code = match self.table.get_mut(id) {
+            // After a Stop nothing else may be said.
+            Some(Entry { flow: Flow { stop: true, .. }, .. }) => return,
+            Some(Entry { shape: Shape::Consume, .. }) => ConsumeControl::Continue.code(),
+            Some(Entry { shape: Shape::Range, flow: flow @ Flow { owed: true, .. }, .. }) => {
+                flow.owed = false;
+                GetRangeControl::Continue.code()
+            }
+            _ => return,
+        };
+        Replies::new(&mut self.out, id).byte(code);
     }
 
     fn change(&mut self, id: u64, of: &[Shape], change: impl FnOnce(&mut Flow)) {
@@ -306,6 +342,7 @@ impl<T> Core<T> {
                 Ok(_) => Event::Last(payload),
                 Err(_) => return Err(Violation::Message(entry.name)),
             },
+            (Stage::Running, payload) if entry.shape == Shape::Timestamps => Event::Value(payload),
             (Stage::Value, _) => {
                 let value = overstory_swarm::neo::dht::value(payload).map_err(|_| Violation::Message("Get"))?;
                 Event::Value(value)
@@ -319,7 +356,7 @@ impl<T> Core<T> {
         let full = on(&mut entry.tag, event);
         if !matches!(event, Event::Item(_)) {
             self.table.remove(id);
-        } else if full && !entry.flow.full && entry.shape != Shape::Consume {
+        } else if full && !entry.flow.full && matches!(entry.shape, Shape::GetAll | Shape::Mirror) {
             entry.flow.full = true;
             pump(entry.shape, &mut entry.flow, id, &mut self.out);
         }
@@ -367,13 +404,37 @@ fn progress<'a, T>(
             Event::Last(payload)
         }
         (Shape::GetAll, 7) | (Shape::Mirror, 7..=9 | 11) if flow.started => Event::Item(payload),
+        (Shape::Range, 1) if !flow.started => {
+            flow.started = true;
+            return Ok(None);
+        }
+        // Refused before it began.
+        (Shape::Range, 3) if !flow.started && payload.len() == 1 => Event::Last(payload),
+        (Shape::Range, 3) if flow.started && !flow.owed && payload.len() > 1 => {
+            flow.owed = true;
+            pump(entry.shape, flow, id, out);
+            Event::Item(payload)
+        }
+        (Shape::Range, 4) if flow.pending.is_some() => Event::Stopped,
+        (Shape::Range, 5) if flow.started => {
+            Replies::new(out, id).byte(GetRangeControl::Ack.code());
+            Event::Last(payload)
+        }
+        (Shape::Range, 7) => Event::Last(payload),
         _ => return Err(Violation::Message(entry.name)),
     }))
 }
 
 fn pump(shape: Shape, flow: &mut Flow, id: u64, out: &mut Vec<u8>) {
+    if shape == Shape::Range && !flow.owed {
+        return;
+    }
     if let Some(control) = flow.next() {
-        let code = if shape == Shape::Consume { ConsumeControl::Stop.code() } else { control.code() };
+        let code = match shape {
+            Shape::Consume => ConsumeControl::Stop.code(),
+            Shape::Range => GetRangeControl::Stop.code(),
+            _ => control.code(),
+        };
         Replies::new(out, id).byte(code);
     }
 }

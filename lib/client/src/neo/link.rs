@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddrV4;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -68,6 +69,8 @@ struct Shared {
     work: Notify,
     /// Wakes callers that wait for the connection or for room.
     changed: Notify,
+    /// How many connections there were.
+    connections: AtomicU64,
 }
 
 struct State {
@@ -131,13 +134,19 @@ impl Link {
         let state = State { phase: Phase::Down, core: Core::new(), waiters: Slab::new(), cause: None, crowded: false };
         let (work, changed) = (Notify::new(), Notify::new());
         let state = Mutex::new(state);
-        let shared = Arc::new(Shared { node, identity, connect_timeout, on_event, state, work, changed });
+        let connections = AtomicU64::new(0);
+        let shared = Arc::new(Shared { node, identity, connect_timeout, on_event, state, work, changed, connections });
         tokio::spawn(run(Arc::clone(&shared)));
         Self { shared }
     }
 
     pub(crate) fn node(&self) -> SocketAddrV4 {
         self.shared.node
+    }
+
+    /// How many connections there were, the one that there may be included. What a node has said of itself holds for one.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Ends the connection; requests in flight fail.
@@ -310,6 +319,11 @@ impl Call {
         self.with_core(|core, id| core.stop(id));
     }
 
+    /// Lets the node send the next batch of a GetRange.
+    pub(crate) fn go_on(&self) {
+        self.with_core(|core, id| core.go_on(id));
+    }
+
     /// Answers to an Update's value.
     pub(crate) fn answer(&self, answer: &UpdateAnswer<'_>) {
         self.with_core(|core, id| core.send(id, |out| answer.encode(out)));
@@ -399,6 +413,7 @@ impl Shared {
         if self.on_event.is_some() {
             let _ = guard.core.begin(&Request::GetHashRange, RANGE_SLOT);
         }
+        self.connections.fetch_add(1, Ordering::Relaxed);
         guard.phase = Phase::Up;
         guard.cause = None;
         drop(guard);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use overstory_swarm::key::Key;
 use overstory_swarm::neo::dht::{ExistsReply, GetReply, PutReply, RemoveReply, Request};
+use overstory_swarm::neo::dls;
 use overstory_swarm::neo::dmq::{self, Channels, PopReply, PushReply};
 use tokio::time::timeout;
 
@@ -54,6 +55,8 @@ enum Asked {
     Remove,
     Push,
     Pop,
+    /// A Put of a dls.
+    Log,
 }
 
 /// A neo connection to one node that keeps many requests in flight.
@@ -125,6 +128,12 @@ impl Pipeline {
         begun
     }
 
+    /// Queues a Put of a record into logfiles, at a timestamp; false if it has to wait for answers.
+    #[inline]
+    pub fn put_dls(&mut self, token: u64, channel: &str, timestamp: i64, value: &[u8]) -> bool {
+        self.begin(Asked::Log, token, &dls::Request::Put { channel: channel.as_bytes(), timestamp, value })
+    }
+
     /// Queues a Pop of a dmq; false if it has to wait for answers.
     #[inline]
     pub fn pop(&mut self, token: u64, channel: &str) -> bool {
@@ -190,6 +199,10 @@ fn outcome(asked: Asked, event: Event<'_>) -> Outcome<'_> {
         },
         Asked::Push => match PushReply::decode(payload) {
             Ok(PushReply::Pushed) => Outcome::Pushed,
+            _ => Outcome::Failed,
+        },
+        Asked::Log => match dls::PutReply::decode(payload) {
+            Ok(dls::PutReply::Put) => Outcome::Stored,
             _ => Outcome::Failed,
         },
         Asked::Pop => match PopReply::decode(payload) {

@@ -13,7 +13,7 @@ const DOUBT_MOST: Duration = Duration::from_secs(30);
 
 /// The nodes in turn, those that could not be reached last.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     next: AtomicUsize,
     doubts: Vec<Mutex<Option<Doubt>>>,
 }
@@ -25,26 +25,26 @@ struct Doubt {
 }
 
 impl Turns {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(crate) fn new(nodes: usize) -> Self {
         Self { next: AtomicUsize::new(0), doubts: (0..nodes).map(|_| Mutex::default()).collect() }
     }
 
     /// The numbers of all nodes, beginning with the one whose turn it is.
-    pub(super) fn round(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+    pub(crate) fn round(&self) -> impl Iterator<Item = usize> + Clone + use<> {
         let count = self.doubts.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
         (first..count).chain(0..first)
     }
 
     /// The same with those last that could not be reached a short time ago.
-    pub(super) fn trusted_first(&self) -> impl Iterator<Item = usize> + use<'_> {
+    pub(crate) fn trusted_first(&self) -> impl Iterator<Item = usize> + use<'_> {
         let (now, round) = (Instant::now(), self.round());
         let doubtful = move |node: &usize| self.lock(*node).is_some_and(|d| d.as_ref().is_some_and(|d| d.until > now));
         round.clone().filter(move |node| !doubtful(node)).chain(round.filter(move |node| doubtful(node)))
     }
 
     /// A node could not be reached.
-    pub(super) fn away(&self, node: usize) {
+    pub(crate) fn away(&self, node: usize) {
         if let Some(mut doubt) = self.lock(node) {
             let mut backoff = doubt.take().map_or_else(|| Backoff::new(DOUBT_FIRST, DOUBT_MOST), |doubt| doubt.backoff);
             *doubt = Some(Doubt { until: Instant::now() + backoff.next_delay(), backoff });
@@ -52,7 +52,7 @@ impl Turns {
     }
 
     /// A node has answered.
-    pub(super) fn there(&self, node: usize) {
+    pub(crate) fn there(&self, node: usize) {
         if let Some(mut doubt) = self.lock(node) {
             *doubt = None;
         }

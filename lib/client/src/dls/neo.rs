@@ -1,0 +1,104 @@
+//! Put and GetTimestampRange by neo (protocol §2.6).
+
+use futures_util::future::{join_all, select_ok};
+use overstory_swarm::neo::dls::{PutReply, RangeLimits, Request};
+use tokio::time::Instant;
+
+use super::{DlsClient, MAX_VALUE, TimestampRange};
+use crate::answers::{Answers, each};
+use crate::error::Error;
+use crate::failover::{self, Refused};
+use crate::neo::link::{Done, Link};
+
+impl DlsClient {
+    pub(super) async fn neo_put(
+        &self,
+        links: &[Link],
+        channel: &str,
+        timestamp: i64,
+        value: &[u8],
+    ) -> Result<(), Error> {
+        if value.len() > MAX_VALUE {
+            return Err(Error::ValueTooBig { length: value.len(), limit: MAX_VALUE });
+        }
+        let request = Request::Put { channel: channel.as_bytes(), timestamp, value };
+        let config = &self.inner.group.config;
+        let (after, deadline) = (config.request_timeout, Instant::now() + config.request_timeout);
+        let mut refused = Refused::default();
+        loop {
+            self.learn(links, deadline).await;
+            let round = self.inner.group.turns.round();
+            let takes = |&index: &usize| {
+                self.inner.ranges.last(index).is_some_and(|range| range.holds(timestamp)) && !refused.has(index)
+            };
+            let takers: Vec<usize> = round.filter(takes).collect();
+            if takers.is_empty() {
+                if let Some(error) = refused.take() {
+                    return Err(error);
+                }
+                // Those whose ranges are not known may take it.
+                let unknown = links.iter().enumerate().filter(|(index, _)| self.inner.ranges.last(*index).is_none());
+                let waiting: Vec<_> = unknown.map(|(_, link)| Box::pin(link.up(deadline))).collect();
+                if waiting.is_empty() {
+                    return Err(Error::NoNodeForTimestamp(timestamp));
+                }
+                select_ok(waiting).await?;
+                continue;
+            }
+            let (index, mut call) =
+                failover::begin(links, takers.into_iter(), &request, &mut refused, deadline).await?;
+            let node = call.node();
+            match call.done(deadline, after).await? {
+                Done::Code(code) if code == PutReply::Put.code() => return Ok(()),
+                Done::Code(code) if code == PutReply::Error.code() => {
+                    // It may have another range than it told.
+                    self.inner.ranges.forget(index);
+                    refused.add(index, Error::NotWritten { node });
+                }
+                Done::Unsupported => refused.add(index, call.unexpected(Done::Unsupported)),
+                // Whether it is stored is unknown.
+                Done::Broken(Error::Broken { .. }) if config.at_least_once => {}
+                done => return Err(call.unexpected(done)),
+            }
+        }
+    }
+
+    /// Asks the nodes that are there for their ranges, if they have not told them on these connections.
+    async fn learn(&self, links: &[Link], deadline: Instant) {
+        let ranges = &self.inner.ranges;
+        let unknown = |(index, link): &(usize, &Link)| {
+            ranges.of(*index, link.connections()).is_none() && link.trouble().is_none()
+        };
+        let mut asked = links.iter().enumerate().filter(unknown).peekable();
+        if asked.peek().is_none() {
+            return;
+        }
+        join_all(asked.map(|(index, link)| async move {
+            let connection = link.connections();
+            match self.range(link, deadline).await {
+                Ok(range) => ranges.told(index, connection, range),
+                // It is asked again when it is there again.
+                Err(_) => {}
+            }
+        }))
+        .await;
+    }
+
+    /// The range that a node tells; none if it does not know the request.
+    async fn range(&self, link: &Link, deadline: Instant) -> Result<Option<TimestampRange>, Error> {
+        let mut call = link.begin(&Request::GetTimestampRange, deadline).await?;
+        match call.done(deadline, self.inner.group.config.request_timeout).await? {
+            Done::Value(limits) => match RangeLimits::decode(&limits) {
+                Ok(limits) => Ok(Some(TimestampRange { min: limits.min, max: limits.max })),
+                Err(what) => Err(Error::protocol(call.node(), what)),
+            },
+            Done::Unsupported => Ok(None),
+            done => Err(call.unexpected(done)),
+        }
+    }
+
+    pub(super) async fn neo_ranges(&self, links: &[Link]) -> Answers<Option<TimestampRange>> {
+        let deadline = Instant::now() + self.inner.group.config.request_timeout;
+        each(links.to_vec(), Link::node, |link| async move { self.range(&link, deadline).await }).await
+    }
+}
