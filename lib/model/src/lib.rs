@@ -4,6 +4,7 @@
 //! exchange; the field names in JSON are those of the fourth version of the published API.
 
 pub mod alarm;
+pub mod archive;
 pub mod clock;
 pub mod collectd;
 pub mod credential;
