@@ -25,9 +25,11 @@
 
 mod decode;
 mod encode;
+mod literal;
 
 pub use decode::decompress;
 pub use encode::{Work, compress};
+pub use literal::{END, literals_front, put_literals_front};
 
 /// A block that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
