@@ -55,6 +55,18 @@ pub struct QueueLimits {
     pub dead_max_messages: u32,
     /// The same in bytes of their bodies.
     pub dead_max_bytes: u64,
+    /// The queue of the event archive; only who takes it sets this, and so declares it. Not a key of the file.
+    #[serde(skip)]
+    pub archive: Option<ArchiveLimits>,
+}
+
+/// How long the queue of the event archive may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveLimits {
+    /// Events that may wait; the oldest make room for new ones.
+    pub max_messages: u32,
+    /// The same in bytes of their bodies.
+    pub max_bytes: u64,
 }
 
 impl Default for QueueLimits {
@@ -64,6 +76,7 @@ impl Default for QueueLimits {
             events_max_bytes: 1 << 30,
             dead_max_messages: 100_000,
             dead_max_bytes: 256 << 20,
+            archive: None,
         }
     }
 }

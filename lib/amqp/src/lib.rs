@@ -19,7 +19,7 @@ pub mod publisher;
 pub mod queues;
 pub mod topology;
 
-pub use config::{AmqpConfig, QueueLimits, TlsConfig};
+pub use config::{AmqpConfig, ArchiveLimits, QueueLimits, TlsConfig};
 pub use consumer::{ConsumeError, Consumed, Consumer, ConsumerOptions};
 pub use delivery::{Delivery, DeliveryTag};
 pub use error::AmqpError;

@@ -7,7 +7,7 @@
 use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::config::QueueLimits;
+use crate::config::{ArchiveLimits, QueueLimits};
 
 /// Topic exchange that everything publishes events to.
 pub const EVENTS: &str = "canopsis.events";
@@ -27,6 +27,12 @@ pub const ENGINE_EVENTS: &str = "Engine_events";
 pub const ENGINE_DEAD: &str = "Engine_dead";
 /// Queue of messages of real collectd.
 pub const ENGINE_COLLECTDGW: &str = "Engine_collectdgw";
+/// Queue of the event archive, if there is one.
+pub const ENGINE_ARCHIVE: &str = "Engine_archive";
+/// Queue of the events that had to make room in [`ENGINE_ARCHIVE`], for counting them.
+pub const ARCHIVE_DROPPED: &str = "Engine_archive_dropped";
+/// Dropped events that wait to be counted, and bytes of their bodies.
+const DROPPED_MAX: (u32, u64) = (10_000, 16 << 20);
 
 /// What is declared on every connection.
 #[derive(Debug, Clone)]
@@ -47,6 +53,8 @@ pub(crate) struct QueueSpec {
     reject_publish: bool,
     max_messages: u32,
     max_bytes: u64,
+    /// The queue that gets what made room for others.
+    dropped_to: Option<&'static str>,
 }
 
 impl QueueSpec {
@@ -58,6 +66,11 @@ impl QueueSpec {
         }
         if self.reject_publish {
             table.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        }
+        if let Some(queue) = self.dropped_to {
+            // By the default exchange, which routes by queue name.
+            table.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
+            table.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(queue.into()));
         }
         let bytes = i64::try_from(self.max_bytes).unwrap_or(i64::MAX);
         table.insert("x-max-length".into(), AMQPValue::LongLongInt(self.max_messages.into()));
@@ -76,6 +89,7 @@ impl Topology {
             reject_publish: true,
             max_messages: limits.events_max_messages,
             max_bytes: limits.events_max_bytes,
+            dropped_to: None,
         };
         // Real collectd publishes without confirms: a refusal would drop the newest samples unseen, so the oldest go.
         let collectd = QueueSpec { name: ENGINE_COLLECTDGW, reject_publish: false, ..events.clone() };
@@ -85,8 +99,9 @@ impl Topology {
             reject_publish: false,
             max_messages: limits.dead_max_messages,
             max_bytes: limits.dead_max_bytes,
+            dropped_to: None,
         };
-        Self {
+        let mut topology = Self {
             exchanges: vec![
                 (EVENTS, ExchangeKind::Topic),
                 (ALERTS, ExchangeKind::Topic),
@@ -101,7 +116,33 @@ impl Topology {
                 // `#` stands for no word too, so this takes the key `collectd` as well.
                 (ENGINE_COLLECTDGW, COLLECTD, "collectd.#"),
             ],
+        };
+        if let Some(archive) = limits.archive {
+            topology.add_archive(archive);
         }
+        topology
+    }
+
+    /// The archive's queue never refuses: an archive that is away must not stop publishers.
+    fn add_archive(&mut self, limits: ArchiveLimits) {
+        let dropped = QueueSpec {
+            name: ARCHIVE_DROPPED,
+            single_active_consumer: false,
+            reject_publish: false,
+            max_messages: DROPPED_MAX.0,
+            max_bytes: DROPPED_MAX.1,
+            dropped_to: None,
+        };
+        self.queues.push(QueueSpec {
+            name: ENGINE_ARCHIVE,
+            single_active_consumer: true,
+            max_messages: limits.max_messages,
+            max_bytes: limits.max_bytes,
+            dropped_to: Some(ARCHIVE_DROPPED),
+            ..dropped.clone()
+        });
+        self.queues.push(dropped);
+        self.bindings.push((ENGINE_ARCHIVE, EVENTS, "#"));
     }
 
     /// Whether `exchange` exists on a broker that this was declared on; the broker's own exchanges count.
