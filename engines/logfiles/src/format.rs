@@ -1,8 +1,10 @@
 //! The three formats of a bucket file, told apart by its first bytes. See `docs/formats/bucket.md`.
 
 pub mod v2;
+mod writer;
 
 use crate::record::Framing;
+pub use writer::{BucketWriter, Written};
 
 /// The bytes of a file's header. A shorter file is an empty bucket.
 pub const HEADER: usize = 16;

@@ -8,6 +8,8 @@ mod blocks;
 mod file;
 mod records;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::format::v2::Index;
