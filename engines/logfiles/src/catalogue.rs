@@ -18,7 +18,10 @@ use overstory_swarm::channel::{self, BadChannelName};
 use crate::bucket::{BucketNumber, KeyRange};
 use crate::format::Format;
 
+use state::State;
+
 pub(crate) use entries::Write;
+pub(crate) use log::FILE;
 pub use log::{Log, Synced, Written};
 
 /// A channel, as long as the process runs. That of a removed channel is not given to another one.
@@ -235,6 +238,23 @@ impl Catalogue {
     #[must_use]
     pub fn channel_totals(&self, id: ChannelId) -> Totals {
         self.get(id).map_or_else(Totals::default, |channel| channel.totals)
+    }
+
+    /// What was found at a start.
+    pub(crate) fn of(state: State) -> Self {
+        let mut catalogue = Self::default();
+        let mut channels: Vec<_> = state.channels.into_values().collect();
+        channels.sort_by(|one, other| one.name.cmp(&other.name));
+        for found in channels {
+            let Ok(id) = catalogue.create(&found.name) else { continue };
+            let Some(Some(channel)) = catalogue.channels.get_mut(id.0 as usize) else { continue };
+            for entry in found.buckets.values() {
+                channel.totals.gain(entry);
+                catalogue.totals.gain(entry);
+            }
+            channel.buckets = found.buckets;
+        }
+        catalogue
     }
 
     fn get(&self, id: ChannelId) -> Option<&Channel> {

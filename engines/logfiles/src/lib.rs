@@ -12,5 +12,6 @@ pub mod filter;
 pub mod format;
 pub mod read;
 pub mod record;
+pub mod recovery;
 pub mod storage;
 pub mod walk;

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::bucket::BucketNumber;
 use crate::checkpoint;
@@ -12,7 +11,7 @@ use crate::disk::{Disk, File};
 
 use super::Entry;
 use super::entries::{self, Item, Write};
-use super::state::{self, End, Modified, State, first_of_slot};
+use super::state::{self, End, State, first_of_slot, modified};
 
 /// The name in the data directory.
 pub(crate) const FILE: &str = ".catalogue";
@@ -248,17 +247,6 @@ impl Log {
         checkpoint::remove(&*self.disk, &self.dir)
     }
 
-    /// Says when a directory was changed, as it was before its names were read.
-    pub(crate) fn directory(
-        &mut self,
-        channel: &str,
-        slot: Option<BucketNumber>,
-        modified: Modified,
-    ) -> io::Result<()> {
-        let id = self.id(channel);
-        self.push(&Item::Directory { id, slot, seconds: modified.0, nanos: modified.1 })
-    }
-
     /// Says that a process begins.
     pub(crate) fn run(&mut self, boot: &[u8]) -> io::Result<()> {
         self.push(&Item::Run { boot })
@@ -332,12 +320,6 @@ impl Log {
         self.was_synced();
         Ok(())
     }
-}
-
-/// A time as it is kept; none before 1970.
-pub(crate) fn modified(time: SystemTime) -> Option<Modified> {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some((since.as_secs(), since.subsec_nanos()))
 }
 
 /// Writes a file that says the same, durably, in place of the one that is there.

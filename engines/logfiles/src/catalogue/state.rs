@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::time::SystemTime;
 
 use memchr::memmem;
 
@@ -156,6 +157,12 @@ impl State {
 
 const FIRST: BucketNumber = BucketNumber::of(0);
 const LAST: BucketNumber = BucketNumber::of(u64::MAX);
+
+/// A time as it is kept; none before 1970.
+pub(crate) fn modified(time: SystemTime) -> Option<Modified> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some((since.as_secs(), since.subsec_nanos()))
+}
 
 /// The first bucket of a bucket's slot, which stands for the slot.
 pub(crate) fn first_of_slot(number: BucketNumber) -> BucketNumber {

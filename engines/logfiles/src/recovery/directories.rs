@@ -1,0 +1,198 @@
+//! Compares what the catalogue says with the directories, as far as names in them have changed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::Path;
+
+use crate::bucket::{BucketNumber, Slot};
+use crate::catalogue::Entry;
+use crate::catalogue::state::{ChannelState, State, first_of_slot, modified};
+use crate::disk::Disk;
+
+use super::OpenReport;
+
+/// What a file is called, behind the name of its bucket, while it is being written to take the bucket's place.
+pub(crate) const NEW: &str = ".new";
+
+/// The comparison.
+pub(super) struct Directories<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) dir: &'a Path,
+    pub(super) state: &'a mut State,
+    pub(super) report: &'a mut OpenReport,
+    /// Whether anything was not as the catalogue says.
+    pub(super) changed: bool,
+}
+
+impl Directories<'_> {
+    /// Reads the data directory, and of the others those that have changed.
+    pub(super) fn read(&mut self) -> io::Result<()> {
+        let mut known: HashMap<Box<str>, u32> = HashMap::new();
+        for (id, channel) in &self.state.channels {
+            known.insert(channel.name.clone(), *id);
+        }
+        for named in self.disk.list(self.dir)? {
+            if !named.is_dir || overstory_swarm::channel::check(named.name.as_bytes()).is_err() {
+                continue;
+            }
+            let id = known.remove(&*named.name).unwrap_or_else(|| {
+                let id = self.state.next_id;
+                self.state.next_id += 1;
+                self.changed = true;
+                let channel = ChannelState { name: named.name.clone().into(), ..ChannelState::default() };
+                self.state.channels.insert(id, channel);
+                id
+            });
+            if let Err(error) = self.channel(id) {
+                self.report.problem(format!("{}: {error}", self.dir.join(&named.name).display()));
+            }
+        }
+        for (name, id) in known {
+            let buckets = self.state.channels.remove(&id).map_or(0, |channel| channel.buckets.len());
+            self.state.touched.retain(|(other, _), _| *other != id);
+            self.changed = true;
+            if buckets > 0 {
+                self.report.problem(format!("{name}: the directory is gone, with {buckets} buckets"));
+            }
+        }
+        Ok(())
+    }
+
+    fn channel(&mut self, id: u32) -> io::Result<()> {
+        let Some(mut channel) = self.state.channels.remove(&id) else { return Ok(()) };
+        let path = self.dir.join(&*channel.name);
+        let read = self.slots(id, &mut channel, &path);
+        self.state.channels.insert(id, channel);
+        read
+    }
+
+    fn slots(&mut self, id: u32, channel: &mut ChannelState, path: &Path) -> io::Result<()> {
+        let now = modified(self.disk.stat(path)?.modified);
+        if now.is_none() || now != channel.modified {
+            self.changed = true;
+            let slots: HashSet<BucketNumber> = {
+                let named = self.disk.list(path)?.into_iter().filter(|named| named.is_dir);
+                named.filter_map(|named| Slot::parse(&named.name)?.bucket("000")).collect()
+            };
+            let gone: Vec<_> = slots_of(&channel.buckets).filter(|slot| !slots.contains(slot)).collect();
+            for slot in gone {
+                self.drop_slot(id, channel, slot);
+            }
+            for slot in slots {
+                self.slot(id, channel, slot, path)?;
+            }
+            channel.modified = now;
+            return Ok(());
+        }
+        let slots: Vec<_> = slots_of(&channel.buckets).collect();
+        for slot in slots {
+            self.slot(id, channel, slot, path)?;
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber, path: &Path) -> io::Result<()> {
+        let path = path.join(slot.slot().to_string());
+        let now = match self.disk.stat(&path) {
+            Ok(stat) => modified(stat.modified),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.drop_slot(id, channel, slot);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if now.is_some() && channel.slots.get(&slot).copied() == now {
+            return Ok(());
+        }
+        self.changed = true;
+        self.files(id, channel, slot, &path)?;
+        if let Some(now) = now {
+            channel.slots.insert(slot, now);
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber, path: &Path) -> io::Result<()> {
+        let mut seen = HashSet::new();
+        for named in self.disk.list(path)? {
+            if named.is_dir {
+                continue;
+            }
+            let Some(number) = slot.slot().bucket(&named.name) else {
+                self.other(slot, &named.name, path);
+                continue;
+            };
+            seen.insert(number);
+            if self.state.touched.contains_key(&(id, number)) {
+                continue;
+            }
+            let length = self.disk.stat(&path.join(&named.name))?.length;
+            if channel.buckets.get(&number).is_none_or(|entry| entry.length != length) {
+                channel.buckets.insert(number, found(length));
+                self.report.found += 1;
+            }
+        }
+        let gone: Vec<_> = in_slot(&channel.buckets, slot).filter(|number| !seen.contains(number)).collect();
+        for number in gone {
+            let touched = self.state.touched.get(&(id, number));
+            if touched.is_none_or(|touched| touched.base.length > 0) {
+                self.report.problem(format!("{}/{number}: the file is gone", channel.name));
+            }
+            self.state.touched.remove(&(id, number));
+            channel.buckets.remove(&number);
+        }
+        Ok(())
+    }
+
+    /// A file that is no bucket.
+    fn other(&mut self, slot: BucketNumber, name: &str, path: &Path) {
+        let is = |suffix| name.strip_suffix(suffix).is_some_and(|name| slot.slot().bucket(name).is_some());
+        if is(NEW) {
+            // It never took the bucket's place.
+            let removed = self.disk.remove(&path.join(name));
+            if let Err(error) = removed {
+                self.report.problem(format!("{}: {error}", path.join(name).display()));
+            }
+        } else if is(".gz") {
+            self.report.archives += 1;
+        }
+    }
+
+    fn drop_slot(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber) {
+        let gone: Vec<_> = in_slot(&channel.buckets, slot).collect();
+        let mut missed = 0;
+        for number in gone {
+            let touched = self.state.touched.remove(&(id, number));
+            missed += u64::from(touched.is_none_or(|touched| touched.base.length > 0));
+            channel.buckets.remove(&number);
+        }
+        channel.slots.remove(&slot);
+        self.changed = true;
+        if missed > 0 {
+            self.report.problem(format!(
+                "{}/{}: the directory is gone, with {missed} buckets",
+                channel.name,
+                slot.slot()
+            ));
+        }
+    }
+}
+
+/// A bucket that is only known by its file.
+const fn found(length: u64) -> Entry {
+    if length == 0 { Entry::EMPTY } else { Entry { counted: false, length, ..Entry::EMPTY } }
+}
+
+/// The first bucket that a slot can have, of each slot that has one.
+fn slots_of(buckets: &BTreeMap<BucketNumber, Entry>) -> impl Iterator<Item = BucketNumber> {
+    let mut last = None;
+    buckets.keys().filter_map(move |number| {
+        let slot = first_of_slot(*number);
+        (last.replace(slot) != Some(slot)).then_some(slot)
+    })
+}
+
+fn in_slot(buckets: &BTreeMap<BucketNumber, Entry>, slot: BucketNumber) -> impl Iterator<Item = BucketNumber> {
+    let last = BucketNumber::of(slot.first_key() | 0xff_ffff);
+    buckets.range(slot..=last).map(|(number, _)| *number)
+}
