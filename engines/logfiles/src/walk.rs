@@ -123,6 +123,16 @@ impl Walker {
         self
     }
 
+    /// Gives up the memory that a paused walk holds, a block of format 2. The next call wants the window at
+    /// [`offset`](Self::offset) again, which may be further in front than before, and goes on behind the same record.
+    pub fn slim(&mut self) {
+        if let Shape::Blocks(blocks) = &mut self.shape
+            && let Some(offset) = blocks.slim()
+        {
+            self.offset = offset;
+        }
+    }
+
     /// Where the next window begins in the file. It may be behind the end of the last one.
     #[must_use]
     pub const fn offset(&self) -> u64 {

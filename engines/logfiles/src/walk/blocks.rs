@@ -15,7 +15,10 @@ pub(super) struct Blocks {
     at: usize,
     /// The records that are still to come from it.
     records: u32,
-    /// The block in the file, for a report.
+    /// The records of the block, and those at its front that were given before its content was given up.
+    total: u32,
+    given: u32,
+    /// The block in the file: offset and bytes.
     block: (u64, u64),
     zstd: Option<Decompressor<'static>>,
     index: Option<Index>,
@@ -38,11 +41,29 @@ impl Blocks {
         entries.get(passed).map_or(end, |entry| entry.offset)
     }
 
+    /// Gives up the content; where the block is in the file, if it is needed again.
+    pub(super) fn slim(&mut self) -> Option<u64> {
+        self.zstd = None;
+        self.content = Vec::new();
+        self.at = 0;
+        let pending = std::mem::take(&mut self.records);
+        (pending > 0).then(|| {
+            self.given = self.total - pending;
+            self.block.0
+        })
+    }
+
+    /// Has no block any more.
+    fn clear(&mut self) {
+        self.content.clear();
+        (self.at, self.records, self.given) = (0, 0, 0);
+    }
+
     /// Makes the content of a block ready; false if it is not what the header says.
     fn load(&mut self, header: &BlockHeader, stored: &[u8]) -> bool {
         self.content.clear();
         self.at = 0;
-        self.records = header.records;
+        (self.records, self.total) = (header.records, header.records);
         if crc32fast::hash(stored) != header.crc {
             return false;
         }
@@ -110,8 +131,7 @@ impl Walker {
         }
         let Some(stored) = rest.get(BLOCK_HEADER..size) else { return Some(Step::Need(size)) };
         if !blocks.load(header, stored) {
-            blocks.content.clear();
-            blocks.records = 0;
+            blocks.clear();
             return Some(self.pass(size, "the checksum of a block is wrong"));
         }
         blocks.block = (offset, size as u64);
@@ -156,7 +176,9 @@ impl Walker {
                 break;
             }
             let (record, behind) = rest.split_at(Framing::Plain.head() + head.length as usize);
-            if (all || ranges.holds(head.key)) && !out(head.key, &record[Framing::Plain.head()..]) {
+            if blocks.given > 0 {
+                blocks.given -= 1;
+            } else if (all || ranges.holds(head.key)) && !out(head.key, &record[Framing::Plain.head()..]) {
                 blocks.at = blocks.content.len() - rest.len();
                 return Some(Step::Paused);
             }
@@ -164,9 +186,7 @@ impl Walker {
             rest = behind;
         }
         let whole = rest.is_empty() && blocks.records == 0;
-        blocks.content.clear();
-        blocks.at = 0;
-        blocks.records = 0;
+        blocks.clear();
         let (offset, bytes) = blocks.block;
         let why = "the content of a block is not the records that its header tells of";
         (!whole).then_some(Step::Damaged(Damage { offset, bytes, why }))

@@ -176,6 +176,16 @@ fn a_walk_stops_inside_of_a_block() {
             break;
         }
         assert_eq!(step, Step::Paused);
+        if found.len() % 3 == 0 {
+            walker.slim();
+            assert_eq!(walker.offset(), HEADER as u64);
+        }
     }
     assert_eq!(found, records);
+}
+
+#[test]
+fn a_walk_goes_from_thread_to_thread() {
+    const fn is_send<T: Send>() {}
+    is_send::<Walker>();
 }
