@@ -21,18 +21,18 @@ const MAX_SPANS: usize = 100;
 /// What is asked of the store at once: all nodes, as far as lists go.
 const ALL: PageRequest = PageRequest { page: 1, limit: 1000, paginate: false };
 
-/// A part of the hash space, both limits included, in hexadecimal digits.
+/// A part of the hash space, or of logfiles nodes the timestamps, both limits included, in hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct RangeView {
-    /// The lowest position.
+pub struct SpanView {
+    /// The lowest position, or the first timestamp.
     #[schema(example = "0x0000000000000000")]
     pub min: String,
-    /// The highest position; below `min` in a range that is empty.
+    /// The highest position, or the last timestamp; below `min` in a range that is empty.
     #[schema(example = "0x7fffffffffffffff")]
     pub max: String,
 }
 
-impl From<Span> for RangeView {
+impl From<Span> for SpanView {
     fn from(span: Span) -> Self {
         Self { min: format!("{:#018x}", span.min), max: format!("{:#018x}", span.max) }
     }
@@ -58,7 +58,7 @@ pub struct NodeView {
     pub id: String,
     /// The instance, such as dht-main.
     pub instance: String,
-    /// dht, dhtdump, dmq, queue, ...
+    /// dht, dhtdump, dmq, queue, logfiles, ...
     pub r#type: String,
     /// The nodes that clients use together with it; the type if it is not in another group.
     pub group: String,
@@ -74,8 +74,8 @@ pub struct NodeView {
     pub port: Option<u16>,
     /// The port of the neo protocol.
     pub neo_port: Option<u16>,
-    /// The part of the hash space that it keeps; null for types that share none.
-    pub range: Option<RangeView>,
+    /// The part of the hash space that it keeps, of logfiles nodes the timestamps; null for types that share none.
+    pub range: Option<SpanView>,
     /// running, stopped, or silent: no report for three intervals.
     pub status: &'static str,
     /// When it was started.
@@ -110,7 +110,7 @@ pub struct NodeView {
     pub alarm: Option<NodeAlarm>,
 }
 
-/// A part of the hash space that two nodes keep.
+/// A part of the hash space that two nodes keep, or timestamps of two logfiles nodes whose ranges differ.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OverlapView {
     /// The lowest position.
@@ -121,7 +121,7 @@ pub struct OverlapView {
     pub nodes: [String; 2],
 }
 
-/// Whether the running nodes of a group keep the whole hash space.
+/// Whether the running nodes of a group keep the whole hash space, or take all timestamps.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CoverageView {
     /// The type.
@@ -130,10 +130,10 @@ pub struct CoverageView {
     pub group: String,
     /// How many of its nodes run.
     pub running: usize,
-    /// Whether every position has exactly one running node.
+    /// Whether every position has exactly one running node; logfiles nodes with the same range count as one.
     pub complete: bool,
     /// What no running node keeps; at most 100.
-    pub gaps: Vec<RangeView>,
+    pub gaps: Vec<SpanView>,
     /// What more than one keeps; at most 100.
     pub overlaps: Vec<OverlapView>,
 }
@@ -145,7 +145,7 @@ pub struct NodeListing {
     pub data: Vec<NodeView>,
     /// Where they are in the list.
     pub meta: Meta,
-    /// Each group of nodes with hash ranges, whatever part of the list was asked for.
+    /// Each group of nodes with ranges, whatever part of the list was asked for.
     pub coverage: Vec<CoverageView>,
 }
 
@@ -177,7 +177,7 @@ impl Node {
             address: report.address,
             port: report.port,
             neo_port: report.neo_port,
-            range: report.range.map(RangeView::from),
+            range: report.range.map(SpanView::from),
             status: self.status.name(),
             started: report.started,
             records: report.records,
@@ -205,7 +205,7 @@ impl Node {
 #[utoipa::path(get, path = "/api/v4/nodes", tag = "nodes", summary = "The server layout: the nodes and what they keep",
     params(
         ("search" = Option<String>, Query, description = "Text that the entity's id contains, letter case aside"),
-        ("type" = Option<Vec<String>>, Query, description = "Only these types: dht, dhtdump, dmq, queue, ...", style = Form, explode = false),
+        ("type" = Option<Vec<String>>, Query, description = "Only these types: dht, dhtdump, dmq, queue, logfiles, ...", style = Form, explode = false),
         ("group" = Option<String>, Query, description = "Only this group"),
         ("host" = Option<String>, Query, description = "Only those of this host"),
         ("status" = Option<Vec<String>>, Query, description = "running, stopped, silent", style = Form, explode = false),
@@ -347,7 +347,7 @@ impl NodeQuery {
     }
 }
 
-/// Looks at the hash ranges of the running nodes, group by group. Groups whose nodes have no ranges have none.
+/// Looks at the ranges of the running nodes, group by group. Groups whose nodes have no ranges have none.
 fn coverage(nodes: &[Node]) -> Vec<CoverageView> {
     let mut groups: BTreeMap<(&str, &str), Vec<&Node>> = BTreeMap::new();
     for node in nodes.iter().filter(|node| node.report.range.is_some()) {
@@ -356,10 +356,10 @@ fn coverage(nodes: &[Node]) -> Vec<CoverageView> {
     let view = |((kind, group), members): ((&str, &str), Vec<&Node>)| {
         let running: Vec<_> = members.into_iter().filter(|node| node.status == NodeStatus::Running).collect();
         let spans: Vec<Span> = running.iter().filter_map(|node| node.report.range).collect();
-        let coverage = Coverage::of(&spans);
+        let coverage = Coverage::of_type(kind, &spans);
         let id = |index: usize| running.get(index).map_or_else(String::new, |node| node.id.clone());
         let overlap = |(span, a, b): &(Span, usize, usize)| {
-            let RangeView { min, max } = RangeView::from(*span);
+            let SpanView { min, max } = SpanView::from(*span);
             OverlapView { min, max, nodes: [id(*a), id(*b)] }
         };
         CoverageView {
@@ -367,7 +367,7 @@ fn coverage(nodes: &[Node]) -> Vec<CoverageView> {
             group: group.to_owned(),
             running: running.len(),
             complete: coverage.is_complete(),
-            gaps: coverage.gaps.iter().take(MAX_SPANS).map(|gap| RangeView::from(*gap)).collect(),
+            gaps: coverage.gaps.iter().take(MAX_SPANS).map(|gap| SpanView::from(*gap)).collect(),
             overlaps: coverage.overlaps.iter().take(MAX_SPANS).map(overlap).collect(),
         }
     };

@@ -149,6 +149,30 @@ async fn queues_have_no_part_of_the_hash_space() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn logfiles_nodes_have_timestamps_that_several_may_take() {
+    let server = start().await;
+    let logfiles = |name: &str, min: &str, max: &str| {
+        node(&format!("{name}/h1"), 0, json!({"type": "logfiles", "range": range(min, max), "neo_port": 23_100}))
+    };
+    let all = |name: &str| logfiles(name, LOW[0], HIGH[1]);
+    let commit = async |entities: Vec<Entity>| {
+        server.commit(Commit { at: Timestamp(NOW), entities, ..Commit::default() }).await;
+        let answer = server.get("/api/v4/nodes?type=logfiles").await.json();
+        (answer["data"].clone(), answer["coverage"].clone())
+    };
+    let group = |running: usize, complete: bool, overlaps: Value| {
+        json!([{"type": "logfiles", "group": "logfiles", "running": running, "complete": complete, "gaps": [],
+            "overlaps": overlaps}])
+    };
+    let (data, coverage) = commit(vec![all("logfiles-a"), all("logfiles-b")]).await;
+    assert_eq!((&data[0]["_id"], &data[0]["range"]), (&json!("logfiles-a/h1"), &range(LOW[0], HIGH[1])));
+    assert_eq!(coverage, group(2, true, json!([])));
+    let (_, coverage) = commit(vec![logfiles("logfiles-c", HIGH[0], HIGH[1])]).await;
+    let overlap = json!({"min": HIGH[0], "max": HIGH[1], "nodes": ["logfiles-a/h1", "logfiles-c/h1"]});
+    assert_eq!(coverage, group(3, false, json!([overlap])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_questions_about_nodes_are_refused() {
     let server = start().await;
     let answer = server.get("/api/v4/nodes?status=dead&sort_by=size&limit=0").await;

@@ -18,7 +18,7 @@ const MAX_PREFIX: usize = 200;
 /// Stands for the channels that have no setting of their own.
 const ALL: &str = "*";
 /// The highest age of a bucket.
-const MAX_DAYS: u32 = 100_000;
+const MAX_DAYS: u32 = 36_525;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::overstory_admin) enum Command {
@@ -115,16 +115,16 @@ pub(in crate::overstory_admin) struct Logfiles {
     /// When what was put is safe on disk
     #[arg(long, value_enum)]
     sync: Option<Sync>,
-    /// The format of new buckets, v1 or v2, for the channels whose names begin with PREFIX or for all; can be given more
-    /// than once
+    /// The format of new buckets, v1 or v2, for the channels whose names begin with PREFIX (the longest one counts) or for
+    /// all others; can be given more than once
     #[arg(long = "format", value_name = "[PREFIX=]FORMAT", value_parser = prefix_format)]
     formats: Vec<(String, &'static str)>,
-    /// Rewrites buckets in format v2 when they are so many days old; can be given more than once
+    /// Rewrites buckets in format v2 when they are so many days old, or never; can be given more than once
     #[arg(long, value_name = "[PREFIX=]DAYS", value_parser = prefix_days)]
-    compress_after: Vec<(String, u32)>,
-    /// Deletes buckets when they are so many days old; can be given more than once
+    compress_after: Vec<(String, String)>,
+    /// Deletes buckets when they are so many days old, or never; can be given more than once
     #[arg(long, value_name = "[PREFIX=]DAYS", value_parser = prefix_days)]
-    delete_after: Vec<(String, u32)>,
+    delete_after: Vec<(String, String)>,
     /// What timestamps count since 1970; the age of buckets needs it
     #[arg(long, value_enum)]
     unit: Option<Unit>,
@@ -245,7 +245,11 @@ impl Dht {
 
 impl Dmq {
     fn wish(&self, kind: &'static Kind) -> anyhow::Result<Wish> {
-        check_prefixes("--size", &self.sizes)?;
+        for (at, (one, _)) in self.sizes.iter().enumerate() {
+            if let Some((other, _)) = self.sizes.iter().skip(at + 1).find(|(other, _)| meet(one, other)) {
+                bail!("--size: a channel's name can begin with both {one} and {other}");
+            }
+        }
         let durability = self.durability.map(|durability| match durability {
             Durability::Memory => "memory",
             Durability::Overflow => "overflow",
@@ -262,9 +266,9 @@ impl Dmq {
 
 impl Logfiles {
     fn wish(&self) -> anyhow::Result<Wish> {
-        check_prefixes("--format", &self.formats)?;
-        check_prefixes("--compress-after", &self.compress_after)?;
-        check_prefixes("--delete-after", &self.delete_after)?;
+        check_once("--format", &self.formats)?;
+        check_once("--compress-after", &self.compress_after)?;
+        check_once("--delete-after", &self.delete_after)?;
         let limit = |limit: Option<Limit>, default| limit.map_or(default, |Limit(number)| number);
         let (min, max) = (limit(self.minval, 0), limit(self.maxval, u64::MAX));
         if min > max {
@@ -290,18 +294,19 @@ fn by_prefix<T: ToString>(section: &'static str, values: &[(String, T)]) -> impl
     values.iter().map(move |(prefix, value)| Setting::new(section, prefix, value.to_string()))
 }
 
-/// Refuses beginnings of which a name can have two; what is for all others is none.
-fn check_prefixes<T>(option: &str, values: &[(String, T)]) -> anyhow::Result<()> {
-    let meet = |one: &str, other: &str| one.starts_with(other) || other.starts_with(one);
+/// Refuses what is given twice for the same channels; of several beginnings of a name the longest one counts.
+fn check_once<T>(option: &str, values: &[(String, T)]) -> anyhow::Result<()> {
     for (at, (one, _)) in values.iter().enumerate() {
-        if let Some((other, _)) = values.iter().skip(at + 1).find(|(other, _)| meet(one, other)) {
-            if one == ALL {
-                bail!("{option}: what is for all channels is given twice");
-            }
-            bail!("{option}: a channel's name can begin with both {one} and {other}");
+        if values.iter().skip(at + 1).any(|(other, _)| other == one) {
+            bail!("{option} is given twice for {}", if one == ALL { "all channels" } else { one });
         }
     }
     Ok(())
+}
+
+/// Whether a name can begin with both.
+fn meet(one: &str, other: &str) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }
 
 fn prefix(text: &str) -> Result<String, String> {
@@ -332,10 +337,11 @@ fn prefix_format(text: &str) -> Result<(String, &'static str), String> {
     Ok((prefix, known.ok_or("a format is v1 or v2")?))
 }
 
-fn prefix_days(text: &str) -> Result<(String, u32), String> {
+fn prefix_days(text: &str) -> Result<(String, String), String> {
     let (prefix, days) = prefix_or_all(text)?;
-    let days = days.parse::<u32>().ok().filter(|days| (1..=MAX_DAYS).contains(days));
-    Ok((prefix, days.ok_or_else(|| format!("an age is 1 to {MAX_DAYS} days"))?))
+    let fits = days == "never" || days.parse::<u32>().is_ok_and(|days| (1..=MAX_DAYS).contains(&days));
+    let wrong = || format!("an age is 1 to {MAX_DAYS} days, or never");
+    fits.then(|| (prefix, days.to_owned())).ok_or_else(wrong)
 }
 
 /// Reads how many bytes a queue has.
@@ -385,11 +391,12 @@ mod tests {
     fn a_setting_is_for_a_beginning_of_names_or_for_all() {
         assert_eq!(prefix_format("v2"), Ok(("*".to_owned(), "v2")));
         assert_eq!(prefix_format("*=v1"), Ok(("*".to_owned(), "v1")));
-        assert_eq!(prefix_days("log_=90"), Ok(("log_".to_owned(), 90)));
+        assert_eq!(prefix_days("log_=90"), Ok(("log_".to_owned(), "90".to_owned())));
+        assert_eq!(prefix_days("never"), Ok(("*".to_owned(), "never".to_owned())));
         for text in ["", "v3", "a=", "=v1", "a b=v1", "*", "a*=v1"] {
             assert!(prefix_format(text).is_err(), "{text}");
         }
-        for text in ["", "0", "-1", "x", "100001", "a=", "=1", "1.5"] {
+        for text in ["", "0", "-1", "x", "36526", "a=", "=1", "1.5"] {
             assert!(prefix_days(text).is_err(), "{text}");
         }
     }

@@ -418,7 +418,7 @@ async fn a_logfiles_node_has_the_timestamps_the_formats_and_the_ages_that_were_a
     assert!(bench.read("srv/logfiles-b/etc/config.ini").contains("\nmode = always\n"));
 
     let wished = "--maxval 1699999999 --group events --format v2 --format raw_=v1 --compress-after 90 --delete-after \
-                  log_=397 --delete-after x=1 --unit ms --neo-port 23177";
+                  log_=397 --delete-after log_keep=never --unit ms --neo-port 23177";
     let told = bench.add_any(&format!("logfiles old {wished}")).await.unwrap();
     assert!(told.contains("warning: no node of the group events has timestamps from 1700000000 on"), "{told}");
     let config = bench.read("srv/logfiles-old/etc/config.ini");
@@ -430,7 +430,7 @@ async fn a_logfiles_node_has_the_timestamps_the_formats_and_the_ages_that_were_a
         ("ChannelFormat", "raw_ = v1"),
         ("CompressAfterDays", "* = 90"),
         ("DeleteAfterDays", "log_ = 397"),
-        ("DeleteAfterDays", "x = 1"),
+        ("DeleteAfterDays", "log_keep = never"),
         ("Retention", "unit = ms"),
     ] {
         let text = config.split(&format!("\n[{section}]\n")).nth(1).unwrap().split("\n[").next().unwrap();
@@ -441,8 +441,8 @@ async fn a_logfiles_node_has_the_timestamps_the_formats_and_the_ages_that_were_a
         ("--minval 2 --maxval 1", "--minval 2 is above --maxval 1"),
         ("--minval 0000000000000001", "a timestamp is a number"),
         ("--format v3", "a format is v1 or v2"),
-        ("--format v1 --format *=v2", "for all channels is given twice"),
-        ("--delete-after a=1 --delete-after ab=2", "can begin with both a and ab"),
+        ("--format v1 --format *=v2", "--format is given twice for all channels"),
+        ("--delete-after a=1 --delete-after a=2", "--delete-after is given twice for a"),
         ("--delete-after 0", "an age is"),
         ("--sync never", "interval, always"),
         ("--unit h", "s, ms, us, ns"),
