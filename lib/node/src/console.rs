@@ -30,7 +30,7 @@ pub(crate) fn block(identity: &Identity, snapshot: &Snapshot) -> Vec<String> {
     let (facts, traffic, totals) = (&snapshot.facts, &snapshot.traffic, &snapshot.totals);
     if let Some((min, max)) = facts.range {
         let text = if min > max { "none".to_owned() } else { format!("{min:#018x} - {max:#018x}") };
-        line("hash range", text);
+        line(if facts.of_timestamps { "timestamps" } else { "hash range" }, text);
     }
     let limit = facts.memory_limit.map_or_else(String::new, |limit| format!(" of {}", size(limit)));
     line("memory", format!("{}{limit}", size(facts.memory)));
@@ -146,6 +146,13 @@ mod tests {
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(block(&identity, &snapshot).join("\n"), expected);
+    }
+
+    #[test]
+    fn a_logfiles_node_has_a_range_of_timestamps() {
+        let facts = Facts { range: Some((0, 0x6000_0000)), of_timestamps: true, ..Facts::default() };
+        let lines = block(&Identity::default(), &Snapshot { facts, ..Snapshot::default() });
+        assert_eq!(lines[1], "  timestamps   0x0000000000000000 - 0x0000000060000000");
     }
 
     #[test]

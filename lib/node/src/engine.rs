@@ -161,6 +161,9 @@ pub enum Produced {
     Idle,
     /// It is over.
     Done,
+    /// It cannot go on, and the protocol has no word for that: the connection is closed once what was made is sent, so
+    /// that the client knows that something is missing.
+    Failed,
 }
 
 /// The rest of a legacy reply.

@@ -50,6 +50,8 @@ pub struct DumpFacts {
 pub struct Facts {
     /// The hash range, both ends in it; `None` for programs without one. The empty range has `min > max`.
     pub range: Option<(u64, u64)>,
+    /// Whether the range is one of timestamps instead.
+    pub of_timestamps: bool,
     /// Memory that the data takes, in bytes.
     pub memory: u64,
     /// How much it may take; `None` without a limit.

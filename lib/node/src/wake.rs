@@ -49,6 +49,32 @@ impl Waker {
     }
 }
 
+/// Lets a task wait for a [`Waker`], as streams do.
+#[derive(Debug)]
+pub struct Sleeper(Rc<Board>);
+
+impl Sleeper {
+    /// A sleeper and what wakes it.
+    #[must_use]
+    pub fn new() -> (Waker, Self) {
+        let board = Rc::new(Board::default());
+        (Waker::new(Rc::clone(&board), 0), Self(board))
+    }
+
+    /// Waits until the waker was used since the last call; at once if it was.
+    pub async fn sleep(&self) {
+        std::future::poll_fn(|context| {
+            self.0.enter(context.waker());
+            if !self.0.any() {
+                return task::Poll::Pending;
+            }
+            self.0.drain(|_| ());
+            task::Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 /// Sees what a [`Waker::watched`] does.
 #[derive(Debug)]
 pub struct Watch(Rc<Board>);
@@ -176,5 +202,26 @@ mod tests {
         wakers[1].wake();
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
         Waker::noop().wake();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_task_sleeps_until_its_waker_is_used() {
+        let (waker, sleeper) = Sleeper::new();
+        waker.wake();
+        sleeper.sleep().await;
+        let local = tokio::task::LocalSet::new();
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let (seen, woken) = (Rc::clone(&order), Rc::clone(&order));
+        local.spawn_local(async move {
+            sleeper.sleep().await;
+            seen.borrow_mut().push("awake");
+        });
+        local.spawn_local(async move {
+            woken.borrow_mut().push("wakes");
+            waker.wake();
+            waker.wake();
+        });
+        local.await;
+        assert_eq!(*order.borrow(), ["wakes", "awake"]);
     }
 }

@@ -28,6 +28,7 @@ impl Inspect for DhtEngine {
         let range = self.core.range.get();
         Facts {
             range: Some((range.min(), range.max())),
+            of_timestamps: false,
             memory: store.memory(),
             memory_limit: Some(store.size_limit()).filter(|limit| *limit > 0),
             channels: store.channel_count() as u64,

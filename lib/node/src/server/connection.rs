@@ -73,6 +73,8 @@ pub(super) enum Step {
     Some,
     /// One has done a part.
     Part,
+    /// One cannot go on: the connection is to be closed.
+    Failed,
 }
 
 /// Why our side closes a connection.
@@ -86,6 +88,8 @@ pub(super) enum Closed {
     Violation(String),
     /// What was done could not be kept, so it must not be answered.
     Unkept,
+    /// An answer cannot be made to its end.
+    Unfinished,
 }
 
 impl Closed {
@@ -288,6 +292,10 @@ impl<S: Session> Connection<S> {
             Step::Nothing => 0,
             Step::Some => self.output.len().saturating_sub(made).max(1),
             Step::Part => TURN,
+            Step::Failed => {
+                self.close(&Closed::Unfinished);
+                1
+            }
         }
     }
 

@@ -197,6 +197,7 @@ impl<E: Engine> Session for LegacySession<E> {
                         self.end();
                         return Step::Some;
                     }
+                    Produced::Failed => return Step::Failed,
                 }
                 if out.len() > made { Step::Some } else { Step::Nothing }
             }

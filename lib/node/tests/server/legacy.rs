@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{legacy, until, with_server};
-use crate::toy::{L_DISCARD, L_ECHO, L_FLOOD, L_LATER, L_LISTEN, L_SINK};
+use crate::toy::{L_BREAK, L_DISCARD, L_ECHO, L_FLOOD, L_LATER, L_LISTEN, L_SINK};
 
 const OK: [u8; 4] = 200_i32.to_le_bytes();
 
@@ -28,6 +28,16 @@ fn requests_may_be_sent_before_the_replies_are_read_and_in_any_pieces() {
             }
             assert!(client.read(expected.len()).await == expected, "pieces of {size}");
         }
+    });
+}
+
+#[test]
+fn an_answer_that_cannot_be_finished_is_sent_so_far_and_the_connection_ends() {
+    with_server(async |server| {
+        let mut client = server.legacy().await;
+        client.send(&[legacy(L_BREAK, 20_000, &[]), legacy(L_ECHO, 2, b"no")].concat()).await;
+        assert!(client.rest().await == [&OK[..], &[0; 20_000]].concat());
+        until(|| server.toy.streams.get() == 0).await;
     });
 }
 

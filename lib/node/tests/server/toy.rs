@@ -43,6 +43,8 @@ pub(crate) const L_LATER: u8 = 3;
 pub(crate) const L_SINK: u8 = 4;
 /// `u64`: so many bytes follow and are thrown away.
 pub(crate) const L_DISCARD: u8 = 5;
+/// As [`L_FLOOD`], but the answer cannot be made to its end.
+pub(crate) const L_BREAK: u8 = 20;
 /// Sends a byte each time somebody sends [`FIRE`].
 pub(crate) const L_LISTEN: u8 = 6;
 /// Makes a change.
@@ -160,7 +162,7 @@ impl Engine for Toy {
                 out.extend_from_slice(&ok);
                 LegacyStep::Stream { consumed: 4, request: 1, stream: Box::new(self.waiter(waker)) }
             }
-            (L_ECHO | L_FLOOD | L_DISCARD, Err(_)) => LegacyStep::Need(12),
+            (L_ECHO | L_FLOOD | L_DISCARD | L_BREAK, Err(_)) => LegacyStep::Need(12),
             (L_ECHO, Ok(length)) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 let Some(body) = reader.rest().get(..length) else {
@@ -171,9 +173,9 @@ impl Engine for Toy {
                 self.echoes.set(self.echoes.get() + 1);
                 LegacyStep::Done { consumed: 12 + length, request: 0 }
             }
-            (L_FLOOD, Ok(left)) => {
+            (code @ (L_FLOOD | L_BREAK), Ok(left)) => {
                 out.extend_from_slice(&ok);
-                let stream = Box::new(Pieces { left, _alive: Alive::new(&self.streams) });
+                let stream = Box::new(Pieces { left, breaks: code == L_BREAK, _alive: Alive::new(&self.streams) });
                 LegacyStep::Stream { consumed: 12, request: 1, stream }
             }
             (L_DISCARD, Ok(length)) => {
@@ -316,6 +318,7 @@ impl LegacyStream for Waiter {
 
 struct Pieces {
     left: u64,
+    breaks: bool,
     _alive: Alive,
 }
 
@@ -324,7 +327,11 @@ impl LegacyStream for Pieces {
         let piece = self.left.min(16 << 10);
         self.left -= piece;
         out.resize(out.len() + usize::try_from(piece).unwrap(), 0);
-        if self.left == 0 { Produced::Done } else { Produced::More }
+        match self.left {
+            0 if self.breaks => Produced::Failed,
+            0 => Produced::Done,
+            _ => Produced::More,
+        }
     }
 }
 

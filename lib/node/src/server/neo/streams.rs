@@ -121,6 +121,7 @@ impl Streams {
                 Produced::Idle if out.len() == made => continue,
                 Produced::Idle => {}
                 Produced::Done => self.end(slot),
+                Produced::Failed => return Step::Failed,
             }
             return Step::Some;
         }
