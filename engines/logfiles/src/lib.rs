@@ -5,6 +5,7 @@
 
 pub mod bucket;
 pub mod catalogue;
+pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod disk;
