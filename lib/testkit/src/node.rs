@@ -60,6 +60,9 @@ pub const DMQ: NodeKind =
 /// The queue node of the seeds, whose queues are in memory alone.
 pub const QUEUE: NodeKind = NodeKind { program: "queuenode", ..DMQ };
 
+/// The logfiles node, which takes all timestamps.
+pub const LOGFILES: NodeKind = NodeKind { program: "logfilesnode", neo: NeoPort::Key("neoport"), config: "" };
+
 /// An instance: a temporary directory with `etc/config.ini` and `etc/credentials`, in which node and tools run.
 #[derive(Debug)]
 pub struct NodeInstance {
