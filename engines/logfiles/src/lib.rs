@@ -5,8 +5,8 @@
 
 pub mod bucket;
 pub mod catalogue;
-pub mod check;
 pub mod checkpoint;
+pub mod check;
 pub mod config;
 pub mod disk;
 pub mod filter;
@@ -16,3 +16,4 @@ pub mod record;
 pub mod recovery;
 pub mod storage;
 pub mod walk;
+mod writer;

@@ -19,6 +19,15 @@ impl<T> Default for Rules<T> {
     }
 }
 
+/// From the beginnings of names and what counts for them; the empty one is for all.
+impl<T> FromIterator<(String, T)> for Rules<T> {
+    fn from_iter<I: IntoIterator<Item = (String, T)>>(rules: I) -> Self {
+        let mut rules: Vec<_> = rules.into_iter().collect();
+        rules.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Self { rules }
+    }
+}
+
 impl<T> Rules<T> {
     /// Reads a section; `value` reads that of a key.
     ///
@@ -36,8 +45,7 @@ impl<T> Rules<T> {
             let prefix = if key == ALL { "" } else { key };
             rules.push((prefix.to_owned(), value(section, key)?));
         }
-        rules.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Ok(Self { rules })
+        Ok(rules.into_iter().collect())
     }
 
     /// What counts for a channel.

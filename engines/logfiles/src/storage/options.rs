@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::config::rules::Rules;
+use crate::format::Format;
+
 /// When a put is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SyncMode {
@@ -27,12 +30,14 @@ pub struct StorageOptions {
     pub checkpoint: Duration,
     /// How many buckets have a write buffer, and how many files are open for writing, at most.
     pub open_files: usize,
-    /// The channels whose new buckets have format 2, by the beginning of their names; `*` is all.
-    pub format_v2: Vec<String>,
+    /// The channels whose new buckets have format 2.
+    pub format_v2: Rules<bool>,
     /// How hard blocks of format 2 are compressed (zstd level, 1 to 19).
     pub level: i32,
     /// Bytes handed to the writer and not written yet from which on replies wait; at twice as much puts are refused.
     pub queue_bytes: usize,
+    /// How long after a failed write it is tried again.
+    pub retry: Duration,
     /// Tells one run of the machine from another: after a restart of the machine only what is proved is kept.
     pub boot_id: String,
 }
@@ -45,18 +50,19 @@ impl Default for StorageOptions {
             write_after: Duration::from_secs(1),
             checkpoint: Duration::from_secs(300),
             open_files: 256,
-            format_v2: Vec::new(),
+            format_v2: Rules::default(),
             level: 3,
             queue_bytes: 64 << 20,
+            retry: Duration::from_secs(1),
             boot_id: String::new(),
         }
     }
 }
 
 impl StorageOptions {
-    /// Whether new buckets of a channel have format 2.
-    pub(crate) fn is_v2(&self, channel: &str) -> bool {
-        self.format_v2.iter().any(|prefix| prefix == "*" || channel.starts_with(prefix.as_str()))
+    /// The format of a channel's new buckets.
+    pub(crate) fn format(&self, channel: &str) -> Format {
+        if self.format_v2.of(channel).copied().unwrap_or(false) { Format::V2 } else { Format::V1 }
     }
 }
 

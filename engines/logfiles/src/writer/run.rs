@@ -1,0 +1,432 @@
+//! The thread: takes jobs in order, writes chunks, stands still while that fails.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::files::Files;
+use super::{Answer, Chunk, Done, Figures, Job, Key, Place, Queue, Setup, Trouble, Unwritten};
+use crate::bucket::BucketNumber;
+use crate::catalogue::{ChannelId, Entry, Log, Written};
+use crate::disk::Disk;
+use crate::format::{Format, v2};
+use crate::record::{self, Framing};
+use crate::walk::{Step, Walker};
+
+/// Jobs that are taken at once, and chunks that share one sync of the log.
+const RUN: usize = 128;
+
+/// A bucket that the writer has at hand: it was written to since it was durable, or the node has a buffer for it.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) place: Place,
+    pub(super) number: BucketNumber,
+    pub(super) entry: Entry,
+    /// Changes when the file is another one.
+    pub(super) generation: u64,
+    /// The log knows that it is written to.
+    pub(super) touched: bool,
+    /// Bytes that are not durable.
+    pub(super) unsynced: u64,
+    /// The node has a buffer for it.
+    pub(super) held: bool,
+    /// The file has been looked at.
+    looked_at: bool,
+    /// A write has failed and may have left something behind the last record.
+    torn: bool,
+}
+
+/// The thread's state.
+pub(crate) struct Writer {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) log: Log,
+    pub(super) setup: Setup,
+    pub(super) queue: Arc<Queue>,
+    done: mpsc::Sender<Vec<Done>>,
+    pub(super) out: Vec<Done>,
+    todo: VecDeque<Job>,
+    pub(super) states: HashMap<Key, State>,
+    pub(super) files: Files,
+    /// Buckets with bytes that are not durable.
+    pub(super) dirty: BTreeSet<Key>,
+    pub(super) unsynced: u64,
+    generations: u64,
+    encoder: v2::Encoder,
+    scratch: Vec<u8>,
+    trouble: Option<Trouble>,
+    pub(super) sync_failed: bool,
+    pub(super) checkpointing: Option<std::thread::JoinHandle<()>>,
+    /// Channels and buckets whose removal has overtaken their writes; the latter up to a serial number.
+    gone: HashSet<ChannelId>,
+    obsolete: HashMap<Key, u64>,
+    told: Figures,
+}
+
+/// What there is to do next.
+enum Next {
+    Goes,
+    Ends,
+    Closes(Answer<()>),
+}
+
+impl Writer {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        log: Log,
+        setup: Setup,
+        queue: Arc<Queue>,
+        done: mpsc::Sender<Vec<Done>>,
+        unsynced: Vec<(Place, BucketNumber, Entry)>,
+    ) -> io::Result<Self> {
+        let mut writer = Self {
+            files: Files::new(Arc::clone(&disk), setup.dir.clone(), setup.open_files),
+            encoder: v2::Encoder::new(setup.level)?,
+            disk,
+            log,
+            setup,
+            queue,
+            done,
+            out: Vec::new(),
+            todo: VecDeque::new(),
+            states: HashMap::new(),
+            dirty: BTreeSet::new(),
+            unsynced: 0,
+            generations: 0,
+            scratch: Vec::new(),
+            trouble: None,
+            sync_failed: false,
+            checkpointing: None,
+            gone: HashSet::new(),
+            obsolete: HashMap::new(),
+            told: Figures::default(),
+        };
+        for (place, number, entry) in unsynced {
+            let key = Key { channel: place.id, number };
+            let mut state = writer.new_state(place, number, entry);
+            (state.touched, state.unsynced) = (true, entry.length.max(1));
+            writer.unsynced += state.unsynced;
+            writer.states.insert(key, state);
+            writer.dirty.insert(key);
+            writer.files.renamed(&writer.states[&key].place, number);
+        }
+        Ok(writer)
+    }
+
+    pub(super) fn new_state(&mut self, place: Place, number: BucketNumber, entry: Entry) -> State {
+        self.generations += 1;
+        State {
+            place,
+            number,
+            entry,
+            generation: self.generations,
+            touched: false,
+            unsynced: 0,
+            held: false,
+            looked_at: false,
+            torn: false,
+        }
+    }
+
+    /// Works until the storage is closed, or nobody wants to know any more.
+    pub(crate) fn run(mut self) {
+        loop {
+            if !self.queue.take(RUN, &mut self.todo) {
+                return;
+            }
+            let next = match self.step() {
+                Ok(next) => {
+                    if self.trouble.take().is_some() {
+                        tracing::info!(target: "node.storage", "records are written again");
+                        self.out.push(Done::Trouble(None));
+                    }
+                    next
+                }
+                Err(trouble) => self.stand_still(trouble),
+            };
+            let is_heard = self.tell();
+            match next {
+                Next::Goes if is_heard => {}
+                Next::Goes | Next::Ends => return,
+                Next::Closes(answer) => {
+                    let done = self.done.clone();
+                    let mut said = Vec::new();
+                    let closed = self.close(&mut said);
+                    said.push(Done::Answer(answer, closed));
+                    // If nobody listens it is closed all the same.
+                    let _heard = done.blocking_send(said);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Says what was done. False: nobody listens.
+    fn tell(&mut self) -> bool {
+        if self.todo.is_empty() {
+            (self.gone, self.obsolete) = self.still_hidden();
+            let figures = Figures {
+                unsynced_bytes: self.unsynced,
+                open_files: self.files.open() as u64,
+                touched: self.states.len() as u64,
+            };
+            if std::mem::replace(&mut self.told, figures) != figures {
+                self.out.push(Done::Figures(figures));
+            }
+        }
+        self.out.is_empty() || self.done.blocking_send(std::mem::take(&mut self.out)).is_ok()
+    }
+
+    /// What was removed out of turn matters until the queue is empty.
+    fn still_hidden(&mut self) -> (HashSet<ChannelId>, HashMap<Key, u64>) {
+        if self.gone.is_empty() && self.obsolete.is_empty() || !self.queue.is_empty() {
+            return (std::mem::take(&mut self.gone), std::mem::take(&mut self.obsolete));
+        }
+        Default::default()
+    }
+
+    fn step(&mut self) -> Result<Next, Trouble> {
+        if matches!(self.todo.front(), Some(Job::Write(_))) {
+            let mut run = VecDeque::new();
+            while let Some(Job::Write(_)) = self.todo.front()
+                && run.len() < RUN
+                && let Some(Job::Write(chunk)) = self.todo.pop_front()
+            {
+                run.push_back(chunk);
+            }
+            let written = self.write_run(&mut run);
+            for chunk in run.into_iter().rev() {
+                self.todo.push_front(Job::Write(chunk));
+            }
+            written?;
+            self.checkpoint_if_many();
+            return Ok(Next::Goes);
+        }
+        let Some(job) = self.todo.pop_front() else { return Ok(Next::Goes) };
+        match job {
+            Job::Sync { commit } => {
+                if let Err(trouble) = self.sync_group(commit) {
+                    self.todo.push_front(Job::Sync { commit });
+                    return Err(trouble);
+                }
+            }
+            Job::Checkpoint => self.begin_checkpoint(),
+            Job::Durable(durable) => {
+                if let Err(error) = self.end_checkpoint(&durable) {
+                    self.todo.push_front(Job::Durable(durable));
+                    return Err(Trouble::new("writing a checkpoint", &error));
+                }
+            }
+            Job::Release(key) => self.release(key),
+            Job::Flush(answer) => self.out.push(Done::Answer(answer, Ok(()))),
+            Job::Close(answer) => return Ok(Next::Closes(answer)),
+            other => self.rewrite(other),
+        }
+        Ok(Next::Goes)
+    }
+
+    /// A job overtakes those that cannot be done now if it makes room.
+    fn makes_room(job: &Job) -> bool {
+        matches!(job, Job::RemoveChannel { .. } | Job::RemoveBucket { .. })
+    }
+
+    fn stand_still(&mut self, trouble: Trouble) -> Next {
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::error!(target: "node.storage", full = trouble.full, what = trouble.text, "records cannot be written");
+            self.out.push(Done::Trouble(Some(trouble.clone())));
+            self.trouble = Some(trouble.clone());
+        } else if self.wants_close() {
+            return self.give_up(&trouble);
+        }
+        let mut overtaking: Vec<Job> = Vec::new();
+        for job in std::mem::take(&mut self.todo) {
+            if Self::makes_room(&job) { overtaking.push(job) } else { self.todo.push_back(job) }
+        }
+        if !self.tell() {
+            return Next::Ends;
+        }
+        let time =
+            if overtaking.is_empty() && !self.wants_close() { self.setup.retry } else { std::time::Duration::ZERO };
+        if !self.queue.overtake(time, Self::makes_room, &mut overtaking) {
+            return Next::Ends;
+        }
+        for job in overtaking {
+            match &job {
+                Job::RemoveChannel { place, .. } => {
+                    self.gone.insert(place.id);
+                }
+                Job::RemoveBucket { place, number, before, .. } => {
+                    self.obsolete.insert(Key { channel: place.id, number: *number }, *before);
+                }
+                _ => {}
+            }
+            self.rewrite(job);
+        }
+        Next::Goes
+    }
+
+    fn wants_close(&self) -> bool {
+        self.queue.wants_close() || self.todo.iter().any(|job| matches!(job, Job::Close(_)))
+    }
+
+    /// The node stops while nothing can be written.
+    fn give_up(&mut self, trouble: &Trouble) -> Next {
+        let mut records = 0;
+        self.queue.drain(&mut self.todo);
+        for job in std::mem::take(&mut self.todo) {
+            match job {
+                Job::Write(chunk) if !self.is_obsolete(&chunk) => records += chunk.records,
+                Job::Close(answer) => {
+                    let text = format!("{records} records are lost: {}", trouble.text);
+                    self.out.push(Done::Answer(answer, Err(Unwritten(text))));
+                }
+                _ => {}
+            }
+        }
+        Next::Ends
+    }
+
+    fn is_obsolete(&self, chunk: &Chunk) -> bool {
+        self.gone.contains(&chunk.place.id)
+            || self.obsolete.get(&chunk.key()).is_some_and(|before| chunk.source.serial < *before)
+    }
+
+    /// Writes chunks, and takes those out that are written.
+    fn write_run(&mut self, run: &mut VecDeque<Box<Chunk>>) -> Result<(), Trouble> {
+        run.retain(|chunk| !self.is_obsolete(chunk));
+        for chunk in run.iter() {
+            self.look_at(chunk)
+                .map_err(|error| Trouble::new(&format!("opening {}/{}", chunk.place.name, chunk.number), &error))?;
+        }
+        self.log.sync_touched().map_err(|error| Trouble::new("writing the catalogue", &error))?;
+        while let Some(chunk) = run.front() {
+            self.write(chunk)
+                .map_err(|error| Trouble::new(&format!("writing {}/{}", chunk.place.name, chunk.number), &error))?;
+            run.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Knows how a bucket's file ends, and has the log know that it will be written to.
+    fn look_at(&mut self, chunk: &Chunk) -> io::Result<()> {
+        let key = chunk.key();
+        if !self.states.contains_key(&key) {
+            let state = self.new_state(chunk.place.clone(), chunk.number, chunk.entry);
+            self.states.insert(key, state);
+        }
+        let Some(state) = self.states.get_mut(&key) else { return Ok(()) };
+        state.held = true;
+        if !state.looked_at {
+            let (_, length) = self.files.open_for_writing(key, &state.place, state.number)?;
+            if length != state.entry.length || (!state.entry.counted && length > 0) {
+                let Place { name, .. } = &state.place;
+                state.entry = crate::recovery::settle(&*self.disk, &self.setup.dir, name, state.number)?.entry;
+            }
+            state.looked_at = true;
+        }
+        if !state.touched {
+            self.log.touch(&state.place.name, state.number, &state.entry)?;
+            state.touched = true;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, chunk: &Chunk) -> io::Result<()> {
+        let key = chunk.key();
+        let Some(state) = self.states.get_mut(&key) else { return Ok(()) };
+        let (file, _) = self.files.open_for_writing(key, &state.place, state.number)?;
+        let (format, offset) = match state.entry.format {
+            Some(format) => (format, state.entry.length),
+            None => (chunk.format, 0),
+        };
+        if state.torn || (state.entry.format.is_none() && file.len()? > 0) {
+            file.set_len(offset)?;
+            state.torn = false;
+        }
+        let header = if offset == 0 { format.header() } else { &[] };
+        let content: &[u8] = if header.is_empty() && format != Format::V2 && format.framing() == chunk.framing {
+            &chunk.bytes
+        } else {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(header);
+            let reframed;
+            let records: &[u8] = if format.framing() == chunk.framing {
+                &chunk.bytes
+            } else {
+                reframed = reframe(chunk, format.framing());
+                &reframed
+            };
+            if format == Format::V2 {
+                self.encoder.encode(offset + header.len() as u64, records, &mut self.scratch);
+            } else {
+                self.scratch.extend_from_slice(records);
+            }
+            &self.scratch
+        };
+        if let Err(error) = file.write_all_at(content, offset) {
+            // What is there of it would be damage in the middle of the file, if others came behind it.
+            state.torn = file.set_len(offset).is_err();
+            return Err(error);
+        }
+        let length = content.len() as u64;
+        let crc = crc32fast::hash(content);
+        state.entry = Entry {
+            format: Some(format),
+            counted: true,
+            length: offset + length,
+            records: state.entry.records + chunk.records,
+            bytes: state.entry.bytes + chunk.value_bytes,
+        };
+        state.unsynced += length;
+        self.unsynced += length;
+        self.dirty.insert(key);
+        self.out.push(Done::Wrote { key, source: chunk.source, entry: state.entry });
+        let (records, bytes) = (chunk.records, chunk.value_bytes);
+        let written = Written { channel: &state.place.name, number: state.number, offset, length, records, bytes, crc };
+        if let Err(error) = self.log.wrote(&written) {
+            // The bytes are there, and the log keeps what it could not write and tries again with the next entry.
+            tracing::warn!(target: "node.storage", %error, "the catalogue cannot be written");
+        }
+        if self.scratch.capacity() > 4 << 20 {
+            self.scratch = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Forgets a bucket whose file is gone.
+    pub(super) fn forget(&mut self, key: Key) {
+        self.dirty.remove(&key);
+        if let Some(state) = self.states.remove(&key) {
+            self.unsynced = self.unsynced.saturating_sub(state.unsynced);
+        }
+    }
+
+    fn release(&mut self, key: Key) {
+        self.files.close(key);
+        if let Some(state) = self.states.get_mut(&key) {
+            state.held = false;
+            if !state.touched {
+                self.states.remove(&key);
+            }
+        }
+    }
+}
+
+/// The records of a chunk as the file has them: it became one of another format while they were on their way.
+fn reframe(chunk: &Chunk, framing: Framing) -> Vec<u8> {
+    let mut out = Vec::with_capacity(chunk.bytes.len() + usize::try_from(chunk.records).unwrap_or(0));
+    let mut walker = Walker::records(chunk.framing, chunk.number, chunk.bytes.len() as u64);
+    loop {
+        let at = usize::try_from(walker.offset()).unwrap_or(usize::MAX);
+        let mut take = |key: u64, value: &[u8]| {
+            record::put(framing, key, value, &mut out);
+            true
+        };
+        match walker.next(chunk.bytes.get(at..).unwrap_or_default(), &mut take) {
+            // All bytes are given at once.
+            Step::End | Step::Need(_) => return out,
+            Step::Paused | Step::Damaged(_) => {}
+        }
+    }
+}

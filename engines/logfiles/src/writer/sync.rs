@@ -1,0 +1,266 @@
+//! What makes written bytes durable: groups, checkpoints, the end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::files::path;
+use super::{Done, Job, Key, Trouble, Unwritten, Writer};
+use crate::catalogue::{Entry, Synced};
+use crate::disk::{Disk, File};
+
+/// Files that are made durable at the same time.
+const PARALLEL: usize = 8;
+/// Touched buckets from which on a checkpoint does not wait for its time, so that memory and log stay small.
+const MANY: usize = 20_000;
+
+/// A bucket whose file is to be made durable.
+#[derive(Debug)]
+pub(super) struct Due {
+    key: Key,
+    generation: u64,
+    entry: Entry,
+    unsynced: u64,
+    path: PathBuf,
+    file: Option<Open>,
+    /// The file was not there any more.
+    gone: bool,
+}
+
+struct Open(Arc<dyn File>);
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("file")
+    }
+}
+
+/// What was made durable for a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    buckets: Vec<Due>,
+    dirs: Vec<PathBuf>,
+    result: io::Result<()>,
+}
+
+impl Due {
+    /// False: there is no such file any more.
+    fn sync(&self, disk: &dyn Disk) -> io::Result<bool> {
+        if self.unsynced == 0 {
+            return Ok(true);
+        }
+        match &self.file {
+            Some(file) => file.0.sync().map(|()| true),
+            None => match disk.open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                file => file?.sync().map(|()| true),
+            },
+        }
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
+    }
+}
+
+/// Makes files durable, several at a time, then directories. Those that are gone are left out.
+fn make_durable(disk: &dyn Disk, buckets: &mut [Due], dirs: &[PathBuf]) -> io::Result<()> {
+    if buckets.len() < 3 {
+        for due in buckets {
+            due.gone = !due.sync(disk)?;
+        }
+    } else {
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let all: &[Due] = buckets;
+        let gone: Mutex<Vec<usize>> = Mutex::default();
+        let work = || {
+            while let Some((at, due)) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, all.get(at)?)))
+            {
+                match due.sync(disk) {
+                    Ok(true) => {}
+                    Ok(false) => gone.lock().unwrap_or_else(PoisonError::into_inner).push(at),
+                    Err(error) => failed.lock().unwrap_or_else(PoisonError::into_inner).push(error),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..PARALLEL.min(all.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Err(error);
+        }
+        for at in gone.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            buckets[at].gone = true;
+        }
+    }
+    for dir in dirs {
+        match disk.sync_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+impl Writer {
+    /// All that is touched, or only what is not durable.
+    fn due(&mut self, touched: bool) -> Vec<Due> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let keys: Vec<Key> = if touched {
+            self.states.iter().filter(|(_, state)| state.touched).map(|(key, _)| *key).collect()
+        } else {
+            dirty.into_iter().collect()
+        };
+        let mut due = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(state) = self.states.get_mut(&key) else { continue };
+            self.unsynced = self.unsynced.saturating_sub(state.unsynced);
+            due.push(Due {
+                key,
+                generation: state.generation,
+                entry: state.entry,
+                unsynced: std::mem::take(&mut state.unsynced),
+                path: path(&state.place, state.number),
+                file: self.files.get(key).map(Open),
+                gone: false,
+            });
+        }
+        due
+    }
+
+    /// Nothing that was written can be trusted to be durable any more, whatever a later call says.
+    fn cannot_sync(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.sync_failed, true) {
+            tracing::error!(target: "node.storage", %error, "records cannot be made durable");
+            self.out.push(Done::SyncFailed(error.to_string()));
+        }
+    }
+
+    /// Makes durable what was written, in `always` mode.
+    pub(super) fn sync_group(&mut self, commit: u64) -> Result<(), Trouble> {
+        if self.sync_failed {
+            return Ok(());
+        }
+        let mut due = self.due(false);
+        let dirs = self.files.take_pending();
+        if let Err(error) = make_durable(&*self.disk, &mut due, &dirs) {
+            self.cannot_sync(&error);
+            return Ok(());
+        }
+        self.files.are_durable(dirs);
+        match self.log.sync() {
+            Ok(()) => self.out.push(Done::Synced { commit }),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                return Err(Trouble::new("writing the catalogue", &error));
+            }
+            Err(error) => self.cannot_sync(&error),
+        }
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_if_many(&mut self) {
+        if self.states.len() > MANY && self.states.values().filter(|state| state.touched).count() > MANY {
+            self.begin_checkpoint();
+        }
+    }
+
+    /// Has what is touched made durable: by a thread of its own, while writing goes on. What was written up to now is
+    /// the checkpoint.
+    pub(super) fn begin_checkpoint(&mut self) {
+        if self.checkpointing.is_some() || self.sync_failed || !self.states.values().any(|state| state.touched) {
+            return;
+        }
+        let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
+        let (disk, queue) = (Arc::clone(&self.disk), Arc::clone(&self.queue));
+        if self.setup.always {
+            // A group must not be told durable while something that it needs is still on its way: here and now.
+            match make_durable(&*disk, &mut durable.buckets, &durable.dirs) {
+                Ok(()) => queue.push(Job::Durable(Box::new(durable))),
+                Err(error) => self.cannot_sync(&error),
+            }
+            return;
+        }
+        let work = move || {
+            durable.result = make_durable(&*disk, &mut durable.buckets, &durable.dirs);
+            queue.push(Job::Durable(Box::new(durable)));
+        };
+        match std::thread::Builder::new().name("logfiles-sync".into()).spawn(work) {
+            Ok(thread) => self.checkpointing = Some(thread),
+            // What was taken is not known to be durable any more.
+            Err(error) => self.cannot_sync(&error),
+        }
+    }
+
+    /// Says in the log what is durable.
+    pub(super) fn end_checkpoint(&mut self, durable: &Durable) -> io::Result<()> {
+        if let Some(thread) = self.checkpointing.take() {
+            let _ended = thread.join();
+        }
+        if let Err(error) = &durable.result {
+            self.cannot_sync(error);
+            return Ok(());
+        }
+        let current = |writer: &Self, due: &Due| {
+            !due.gone && writer.states.get(&due.key).is_some_and(|state| state.generation == due.generation)
+        };
+        let mut synced = Vec::with_capacity(durable.buckets.len());
+        for due in &durable.buckets {
+            if let Some(state) = self.states.get(&due.key).filter(|_| current(self, due)) {
+                let more = state.entry.length != due.entry.length;
+                synced.push(Synced {
+                    channel: Arc::clone(&state.place.name),
+                    number: state.number,
+                    entry: due.entry,
+                    more,
+                });
+            }
+        }
+        self.log.checkpoint(&synced)?;
+        self.files.are_durable(durable.dirs.clone());
+        for due in &durable.buckets {
+            if !current(self, due) {
+                continue;
+            }
+            let Some(state) = self.states.get_mut(&due.key) else { continue };
+            state.touched = state.entry.length != due.entry.length;
+            if !state.touched && !state.held {
+                self.files.close(due.key);
+                self.forget(due.key);
+            }
+        }
+        Ok(())
+    }
+
+    /// The end: everything is durable, and the log says so.
+    pub(super) fn close(mut self, said: &mut Vec<Done>) -> Result<(), Unwritten> {
+        let closed = self.make_all_durable();
+        said.append(&mut self.out);
+        closed?;
+        self.log.close().map_err(|error| Unwritten(error.to_string()))
+    }
+
+    fn make_all_durable(&mut self) -> Result<(), Unwritten> {
+        let failed = |error: &io::Error| Unwritten(error.to_string());
+        if let Some(thread) = self.checkpointing.take() {
+            let _ended = thread.join();
+            let mut jobs = std::collections::VecDeque::new();
+            self.queue.drain(&mut jobs);
+            for job in jobs {
+                if let Job::Durable(durable) = job {
+                    self.end_checkpoint(&durable).map_err(|error| failed(&error))?;
+                }
+            }
+        }
+        if !self.sync_failed {
+            let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
+            durable.result = make_durable(&*self.disk, &mut durable.buckets, &durable.dirs);
+            self.end_checkpoint(&durable).map_err(|error| failed(&error))?;
+        }
+        if self.sync_failed {
+            return Err(Unwritten("records could not be made durable".into()));
+        }
+        Ok(())
+    }
+}
