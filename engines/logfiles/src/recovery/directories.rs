@@ -48,7 +48,10 @@ impl Directories<'_> {
             }
         }
         for (name, id) in known {
-            let buckets = self.state.channels.remove(&id).map_or(0, |channel| channel.buckets.len());
+            let buckets = self.state.channels.remove(&id).map(|channel| channel.buckets).unwrap_or_default();
+            // A file that nobody got to make is not missed.
+            let made = |number| self.state.touched.get(&(id, number)).is_none_or(|touched| touched.base.length > 0);
+            let buckets = buckets.into_keys().filter(|number| made(*number)).count();
             self.state.touched.retain(|(other, _), _| *other != id);
             self.changed = true;
             if buckets > 0 {

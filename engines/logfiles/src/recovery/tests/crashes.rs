@@ -1,0 +1,216 @@
+//! Whatever is done, and whenever it is interrupted: the catalogue says what the files say, what was durable is there, and
+//! nothing is there that was not written.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::disk::sim::Crash;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Records for a bucket of a channel.
+    Put {
+        channel: u8,
+        bucket: u8,
+        sizes: Vec<u16>,
+    },
+    /// As a reply waits for in the mode `always`.
+    Sync,
+    Checkpoint,
+    Remove {
+        channel: u8,
+        bucket: u8,
+    },
+    Stop,
+    Kill,
+    PowerCut {
+        crash: Crash,
+        seed: u64,
+    },
+    /// The process, or the machine, ends within one of the next calls.
+    Within {
+        changes: u8,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let crash = prop_oneof![Just(Crash::Loses), Just(Crash::Keeps), Just(Crash::Any), Just(Crash::Any)];
+    prop_oneof![
+        8 => (0..3u8, 0..4u8, prop::collection::vec(prop_oneof![4 => 1..200u16, 1 => 0..6000u16], 1..8))
+            .prop_map(|(channel, bucket, sizes)| Op::Put { channel, bucket, sizes }),
+        2 => Just(Op::Sync),
+        2 => Just(Op::Checkpoint),
+        1 => (0..3u8, 0..4u8).prop_map(|(channel, bucket)| Op::Remove { channel, bucket }),
+        1 => Just(Op::Stop),
+        2 => Just(Op::Kill),
+        2 => (crash, any::<u64>()).prop_map(|(crash, seed)| Op::PowerCut { crash, seed }),
+        2 => (0..20u8).prop_map(|changes| Op::Within { changes }),
+    ]
+}
+
+type Records = Vec<(u64, Vec<u8>)>;
+
+/// What was done to a bucket: its records, how many have reached the file for sure, and how many the disk.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    records: Records,
+    written: usize,
+    durable: usize,
+    /// A removal has begun, and not ended.
+    going: bool,
+}
+
+#[derive(Default)]
+struct Model(BTreeMap<(String, BucketNumber), Known>);
+
+impl Model {
+    /// Compares with what a start has made, and takes over what it has decided.
+    fn check(&mut self, node: &Node, power_cut: bool) {
+        let scanned = scan(&node.disk);
+        let files: Buckets = scanned.iter().map(|(key, (entry, _))| (key.clone(), *entry)).collect();
+        assert_eq!(buckets(&node.catalogue), files, "{:?}", node.report);
+        // A removal that was interrupted looks like one by somebody else.
+        let going = self.0.values().any(|known| known.going);
+        assert!(going || node.report.problems.is_empty(), "{:?}", node.report);
+        for (key, known) in &mut self.0 {
+            let found = scanned.get(key).map_or(&[][..], |(_, records)| records);
+            let least = if known.going {
+                0
+            } else if power_cut {
+                known.durable
+            } else {
+                known.written
+            };
+            assert!(found.len() >= least, "{key:?}: {} of {least} records, {:?}", found.len(), node.report);
+            assert!(known.records.starts_with(found), "{key:?}");
+            known.records.truncate(found.len());
+            known.written = found.len();
+            known.durable = if power_cut { found.len() } else { known.durable.min(found.len()) };
+            known.going = false;
+        }
+        for key in scanned.keys() {
+            assert!(self.0.contains_key(key), "{key:?}");
+        }
+    }
+
+    fn perform(&mut self, node: &mut Node, op: &Op, next: &mut u64) -> io::Result<()> {
+        match op {
+            Op::Put { channel, bucket, sizes } => {
+                let (channel, format) = channel_of(*channel);
+                let first = u64::from(*bucket) << 23;
+                let records = sizes.iter().map(|size| {
+                    *next += 1;
+                    let value = next.to_le_bytes().repeat(usize::from(*size) / 8 + 1);
+                    (first + *next % 4096, value)
+                });
+                let records: Records = records.collect();
+                let known = self.0.entry((channel.to_owned(), BucketNumber::of(first))).or_default();
+                known.records.extend_from_slice(&records);
+                node.put(channel, format, &records)?;
+                known.written = known.records.len();
+            }
+            Op::Sync => {
+                node.sync()?;
+                self.all_durable();
+            }
+            Op::Checkpoint => {
+                node.checkpoint()?;
+                self.all_durable();
+            }
+            Op::Remove { channel, bucket } => {
+                let (channel, number) = (channel_of(*channel).0, BucketNumber::of(u64::from(*bucket) << 23));
+                let key = (channel.to_owned(), number);
+                let Some(known) = self.0.get_mut(&key) else { return Ok(()) };
+                if node.entry(channel, number).is_none() {
+                    return Ok(());
+                }
+                known.going = true;
+                let path = bucket::path(Path::new(DIR), channel, number);
+                node.disk.remove(&path)?;
+                node.disk.sync_dir(path.parent().unwrap())?;
+                node.log().removed_bucket(channel, number)?;
+                node.log().sync()?;
+                node.touched.remove(&key);
+                let id = node.catalogue.channel(channel).unwrap();
+                node.catalogue.forget(id, number);
+                self.0.remove(&key);
+            }
+            Op::Stop | Op::Kill | Op::PowerCut { .. } | Op::Within { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn all_durable(&mut self) {
+        for known in self.0.values_mut() {
+            known.durable = known.written;
+        }
+    }
+}
+
+const fn channel_of(channel: u8) -> (&'static str, Format) {
+    match channel {
+        0 => ("plain", Format::Plain),
+        1 => ("published", Format::V1),
+        _ => ("blocks", Format::V2),
+    }
+}
+
+fn run(ops: &[Op]) {
+    let mut node = Node::open(SimDisk::new(), 1);
+    let mut model = Model::default();
+    let (mut next, mut seed) = (0, 0);
+    for op in ops {
+        match op {
+            Op::Stop => match node.close_keeping() {
+                Ok(disk) => {
+                    model.all_durable();
+                    node = Node::open(disk.kill(), 7);
+                    assert_eq!(node.report.end, LastEnd::Clean);
+                    model.check(&node, false);
+                }
+                Err(disk) => {
+                    node = Node::open(disk.crash(Crash::Any, 3), 1000 + u32::try_from(next).unwrap());
+                    model.check(&node, true);
+                }
+            },
+            Op::Kill => {
+                node = node.killed();
+                model.check(&node, false);
+            }
+            Op::PowerCut { crash, seed: given } => {
+                seed = *given;
+                node = node.power_cut(*crash, *given);
+                model.check(&node, true);
+            }
+            Op::Within { changes } => node.disk.cut_after(u64::from(*changes)),
+            op => {
+                if model.perform(&mut node, op, &mut next).is_err() {
+                    assert!(node.disk.is_cut());
+                    // Every second time it was the process alone.
+                    let power_cut = next % 2 == 0;
+                    node = if power_cut { node.power_cut(Crash::Any, seed ^ next) } else { node.killed() };
+                    model.check(&node, power_cut);
+                }
+            }
+        }
+    }
+    node = node.killed();
+    model.check(&node, false);
+}
+
+impl Node {
+    /// Stops in order, if nothing comes between.
+    fn close_keeping(mut self) -> Result<SimDisk, SimDisk> {
+        let done = self.checkpoint().and_then(|()| self.log.take().map_or(Ok(()), Log::close));
+        if done.is_ok() { Ok(self.disk) } else { Err(self.disk) }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_catalogue_says_what_the_files_say(ops in prop::collection::vec(op(), 1..40)) {
+        run(&ops);
+    }
+}
