@@ -7,7 +7,9 @@ mod bulk;
 mod commands;
 mod dmq;
 mod input;
+mod logfiles;
 mod output;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,8 @@ enum System {
     Dht(Dht),
     /// Queues
     Dmq(dmq::Dmq),
+    /// Records by time
+    Logfiles(logfiles::Logfiles),
 }
 
 /// Reads and writes the records of a dht.
@@ -81,6 +85,15 @@ struct Nodes {
     #[arg(long, value_name = "S", default_value_t = 10, global = true,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
+}
+
+impl Nodes {
+    /// Whether legacy is spoken: because it is asked for, or because nothing else has the request and nobody said what the
+    /// nodes speak.
+    fn legacy_for(&self, only_there: bool) -> bool {
+        let unsaid = self.nodes.is_none() && self.node.is_empty() && self.credentials.is_none();
+        self.legacy || (only_there && unsaid)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -233,6 +246,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             .map(|config| program::block_on(commands::run(config, &dht.command))),
         System::Dmq(dmq) => configure(&dmq.nodes, &dmq.group, dmq.legacy())
             .map(|config| program::block_on(dmq::run(config, &dmq.command))),
+        System::Logfiles(logs) => configure(&logs.nodes, &logs.group, logs.legacy())
+            .map(|config| program::block_on(logfiles::run(config, &logs.command))),
     };
     let (error, code) = match done {
         Ok(Ok(code)) => return ExitCode::from(code),
@@ -248,10 +263,14 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 /// Whether an error is about what was asked for, and no node could do it.
 fn wrong_usage(error: &anyhow::Error) -> bool {
-    use overstory_client::Error::{BadChannelName, EmptyValue, OtherProtocolOnly, TooManyChannels};
+    use overstory_client::Error::{BadChannelName, BadRange, EmptyValue, OtherProtocolOnly, TooManyChannels};
     let asked = error.downcast_ref::<overstory_client::Error>();
-    let wrong =
-        |error: &_| matches!(error, BadChannelName(_) | EmptyValue | OtherProtocolOnly { .. } | TooManyChannels { .. });
+    let wrong = |error: &_| {
+        matches!(
+            error,
+            BadChannelName(_) | EmptyValue | OtherProtocolOnly { .. } | TooManyChannels { .. } | BadRange { .. }
+        )
+    };
     error.is::<input::BadInput>() || asked.is_some_and(wrong)
 }
 

@@ -1,7 +1,6 @@
 //! `swarm dmq`: pushes into queues and takes out of them.
 
 mod read;
-mod stats;
 mod write;
 
 use std::ffi::OsString;
@@ -11,7 +10,7 @@ use clap::{Args, Subcommand};
 use overstory_client::{ClientConfig, DmqClient};
 
 use super::commands::{self, living};
-use super::{Format, Nodes, output};
+use super::{Format, Nodes, output, stats};
 
 /// Pushes records into queues and takes them out.
 ///
@@ -142,10 +141,10 @@ pub(super) struct Consume {
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Records {
     #[command(flatten)]
-    format: Format,
+    pub(super) format: Format,
     /// Each record with its length in front, a little-endian u32, and no line ends
     #[arg(long, conflicts_with_all = ["json", "base64", "raw"])]
-    binary: bool,
+    pub(super) binary: bool,
 }
 
 impl Records {
@@ -166,12 +165,11 @@ impl Dmq {
                 | Command::Remove { .. }
                 | Command::Stats
         );
-        let Nodes { nodes, node, credentials, legacy, .. } = &self.nodes;
-        *legacy || (only && nodes.is_none() && node.is_empty() && credentials.is_none())
+        self.nodes.legacy_for(only)
     }
 }
 
-fn group(name: &str) -> Result<String, overstory_swarm::channel::BadChannelName> {
+pub(super) fn group(name: &str) -> Result<String, overstory_swarm::channel::BadChannelName> {
     overstory_swarm::channel::check(name.as_bytes()).map(str::to_owned)
 }
 

@@ -19,11 +19,15 @@ pub(super) enum BadInput {
     Key(String),
     #[error("a record is `key TAB value`")]
     NoTab,
+    #[error("a record is `timestamp TAB value`")]
+    NoTabAfterTime,
+    #[error("`{0}` is no time: a number, 0x and hexadecimal digits, 2026-01-31T23:59:59Z, now, -90s, -5m, -1h or -7d")]
+    Time(String),
     #[error("`\\{0}` is no escape: \\t, \\n, \\r, \\\\ and \\xHH are")]
     Escape(String),
     #[error("no base64")]
     Base64,
-    #[error("a record is a JSON object with `key` (in a dht) and `value` or `base64`: {0}")]
+    #[error("a record is a JSON object with `key` (in a dht), `timestamp` (in logfiles) and `value` or `base64`: {0}")]
     Json(String),
     #[error("more than {MAX_VALUE} bytes")]
     TooLong,
@@ -92,6 +96,23 @@ pub(super) fn frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(record))
 }
 
+/// Reads the next record with its timestamp, a little-endian i64, and its length in front; none at the end of the input.
+/// The timestamp stays in front.
+pub(super) fn stamped_frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut time = Vec::new();
+    input.by_ref().take(8).read_to_end(&mut time)?;
+    if time.is_empty() {
+        return Ok(None);
+    }
+    match frame(input)? {
+        Some(value) if time.len() == 8 => {
+            time.extend_from_slice(&value);
+            Ok(Some(time))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, BadInput::Cut)),
+    }
+}
+
 /// Reads a value without a key from a line.
 pub(super) fn value_of(line: Vec<u8>, format: Format) -> Result<Vec<u8>, BadInput> {
     if format.json {
@@ -104,6 +125,22 @@ pub(super) fn value_of(line: Vec<u8>, format: Format) -> Result<Vec<u8>, BadInpu
         _ if line.contains(&b'\\') => unescape(&line),
         _ => Ok(line),
     }
+}
+
+/// Splits a record of logfiles, `timestamp TAB value`, into its timestamp and its value.
+pub(super) fn stamped(line: &[u8], format: Format) -> Result<(String, Vec<u8>), BadInput> {
+    if format.json {
+        let record: JsonStamped = serde_json::from_slice(line).map_err(|error| BadInput::Json(error.to_string()))?;
+        let time = match record.timestamp {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        return Ok((time, one_value(record.value, record.base64)?));
+    }
+    let tab = line.iter().position(|&byte| byte == b'\t').ok_or(BadInput::NoTabAfterTime)?;
+    let (time, rest) = line.split_at(tab);
+    let value = value_of(rest.get(1..).unwrap_or_default().to_vec(), format)?;
+    Ok((String::from_utf8_lossy(time).into_owned(), value))
 }
 
 /// Reads a record from a line.
@@ -143,6 +180,14 @@ fn json(line: &[u8], hash: bool) -> Result<(Key, Vec<u8>), BadInput> {
     };
     let value = one_value(record.value, record.base64)?;
     Ok((key(&text, hash)?, value))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonStamped {
+    timestamp: serde_json::Value,
+    value: Option<String>,
+    base64: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -45,6 +45,17 @@ pub(super) fn record(
     out.write_all(b"\n")
 }
 
+/// Writes a record of logfiles as a line: `timestamp TAB value`.
+pub(super) fn stamped(out: &mut impl Write, format: Format, timestamp: i64, value: &[u8]) -> io::Result<()> {
+    if format.json {
+        let (name, text) = json_value(value);
+        return writeln!(out, "{}", json!({ "timestamp": timestamp, name: text }));
+    }
+    write!(out, "{timestamp}\t")?;
+    write_value(out, format, value)?;
+    out.write_all(b"\n")
+}
+
 /// Writes a single value: as it is, unless asked for otherwise.
 pub(super) fn value(out: &mut impl Write, format: Format, value: &[u8]) -> io::Result<()> {
     if format.json || format.base64 {

@@ -98,3 +98,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn records_of_logfiles_have_their_time_in_front() {
+    let split = |line: &[u8], format| input::stamped(line, format);
+    let record = |time: &str, value: &[u8]| Ok((time.to_owned(), value.to_vec()));
+    assert_eq!(split(b"17\ta\\tb", PLAIN), record("17", b"a\tb"));
+    assert_eq!(split(b"-1h\t", PLAIN), record("-1h", b""));
+    assert_eq!(split(br#"{"timestamp": 17, "value": "a"}"#, JSON), record("17", b"a"));
+    assert_eq!(split(br#"{"timestamp": "now", "base64": "AA=="}"#, JSON), record("now", b"\0"));
+    assert_eq!(split(b"17", PLAIN), Err(BadInput::NoTabAfterTime));
+    assert!(split(br#"{"key": 1, "value": "a"}"#, JSON).is_err());
+    let mut frames = 17i64.to_le_bytes().to_vec();
+    output::frame(&mut frames, b"a\n").unwrap();
+    let mut input = &frames[..];
+    assert_eq!(input::stamped_frame(&mut input).unwrap(), Some([&17i64.to_le_bytes()[..], b"a\n"].concat()));
+    assert_eq!(input::stamped_frame(&mut input).unwrap(), None);
+    for cut in 1..frames.len() {
+        assert!(input::stamped_frame(&mut &frames[..cut]).is_err(), "{cut}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_of_logfiles_can_be_put_again(timestamp: i64, value: Vec<u8>) {
+        for format in [PLAIN, JSON, BASE64] {
+            let mut line = Vec::new();
+            output::stamped(&mut line, format, timestamp, &value).unwrap();
+            prop_assert_eq!(line.pop(), Some(b'\n'));
+            prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+            prop_assert_eq!(input::stamped(&line, format), Ok((timestamp.to_string(), value.clone())));
+        }
+    }
+}
