@@ -2,9 +2,11 @@
 
 mod connector;
 mod dht;
+mod disk;
 mod dmq;
 mod events;
 mod figure;
+mod logfiles;
 mod node;
 mod peers;
 mod process;
@@ -48,6 +50,8 @@ enum Bench {
     Dmq(dmq::Options),
     /// The event engines: throughput, latency, CPU and memory.
     Events(events::Options),
+    /// The logfiles node next to what the disk itself reads and writes.
+    Logfiles(logfiles::Options),
     /// The stack's start next to its broker's alone, and what `service` costs. Stops and starts the installation.
     Startup {
         /// An installation that may be stopped.
@@ -91,6 +95,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Bench::Dht(options) => dht::run(&setting, &options)?,
         Bench::Dmq(options) => dmq::run(&setting, &options)?,
         Bench::Events(options) => events::run(&setting, &options)?,
+        Bench::Logfiles(options) => logfiles::run(&setting, &options)?,
         Bench::Startup { prefix } => startup::run(&setting, &prefix)?,
     };
     print!("{}", figure::table(&figures));

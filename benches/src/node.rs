@@ -91,6 +91,11 @@ impl Node {
         self.neo
     }
 
+    /// Where the legacy protocol is spoken.
+    pub(crate) const fn legacy(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(*self.neo.ip(), self.neo.port() - NEO_OFFSET)
+    }
+
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> Result<Pipeline> {
         Ok(Pipeline::connect(self.neo, &identity(), PATIENCE).await?)

@@ -1,7 +1,6 @@
 //! Iteration, dump and load of the node: next to the disk's own speed, and what a dump does to a waiting client.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +13,12 @@ use tokio::runtime::Runtime;
 
 use super::{CHANNEL, get_all, kind, put_all};
 use crate::Setting;
+use crate::disk::{self, forget_pages, megabytes_per_second, read_file, write_file};
 use crate::figure::{Figure, Target};
 use crate::node::{self, Node};
 use crate::process::{self, Meter};
 use crate::value::text;
 
-const DISK_NAME: &str = "this disk, sequential";
 /// What a sequential reader or writer passes to the system at once.
 const BLOCK: usize = 4 << 20;
 /// The size of the values.
@@ -45,9 +44,9 @@ pub(super) fn run(setting: &Setting, runtime: &Runtime, keys: &[u64]) -> Result<
         let file = home.path().join("data").join(format!("{CHANNEL}.tcm"));
         let bytes = fs::metadata(&file)?.len();
         dump.push(megabytes_per_second(bytes, took));
-        write.push(megabytes_per_second(bytes, write_file(&home.path().join("sequential"), bytes)?));
+        write.push(megabytes_per_second(bytes, write_file(&home.path().join("sequential"), bytes, BLOCK)?));
         forget_pages()?;
-        read.push(megabytes_per_second(bytes, read_file(&file)?));
+        read.push(megabytes_per_second(bytes, read_file(&file, BLOCK)?));
         forget_pages()?;
         let began = Instant::now();
         let node = Node::start(&setting.executable, home.path(), &kind(DUMP_PERIOD_S))?;
@@ -57,8 +56,8 @@ pub(super) fn run(setting: &Setting, runtime: &Runtime, keys: &[u64]) -> Result<
     let half = Some(Target::RatioAtLeast(0.5));
     Ok(vec![
         Figure::alone("dht: CPU per iterated record, 100 B", "us", &iterate, Some(Target::AtMost(0.5))),
-        Figure::paired("dht: dump at the end", "MB/s", &dump, DISK_NAME, &write, half),
-        Figure::paired("dht: load at the start", "MB/s", &load, DISK_NAME, &read, half),
+        Figure::paired("dht: dump at the end", "MB/s", &dump, disk::NAME, &write, half),
+        Figure::paired("dht: load at the start", "MB/s", &load, disk::NAME, &read, half),
         Figure::alone("dht: p99 of a get during a dump", "ms", &p99, Some(Target::AtMost(5.0))),
     ])
 }
@@ -114,42 +113,4 @@ async fn p99_during_dump(node: &Node, keys: &[u64]) -> Result<f64> {
 fn is_dumping(data: &Path) -> bool {
     let Ok(entries) = fs::read_dir(data) else { return false };
     entries.flatten().any(|entry| entry.file_name().to_string_lossy().ends_with(".dumping"))
-}
-
-/// Writes a file of so many bytes, durably, as plainly as it can be done.
-fn write_file(path: &Path, bytes: u64) -> Result<Duration> {
-    let block = text(BLOCK);
-    let began = Instant::now();
-    let mut file = fs::File::create(path)?;
-    let mut left = bytes;
-    while left > 0 {
-        let part = usize::try_from(left)?.min(BLOCK);
-        file.write_all(&block[..part])?;
-        left -= part as u64;
-    }
-    file.sync_all()?;
-    Ok(began.elapsed())
-}
-
-/// Reads a file from start to end.
-fn read_file(path: &Path) -> Result<Duration> {
-    let mut block = vec![0; BLOCK];
-    let began = Instant::now();
-    let mut file = fs::File::open(path)?;
-    while file.read(&mut block)? > 0 {}
-    Ok(began.elapsed())
-}
-
-/// Makes the system forget what it has read of the disk, where we may.
-fn forget_pages() -> Result<()> {
-    let status = std::process::Command::new("sync").status()?;
-    ensure!(status.success(), "sync failed");
-    if let Err(error) = fs::write("/proc/sys/vm/drop_caches", "1") {
-        eprintln!("overstory-bench: reading comes from memory, not from the disk: {error}");
-    }
-    Ok(())
-}
-
-fn megabytes_per_second(bytes: u64, took: Duration) -> f64 {
-    bytes as f64 / 1e6 / took.as_secs_f64()
 }
