@@ -37,7 +37,7 @@ fn a_thousand_slow_clients_take_bounded_memory_and_files() {
         for (client, found) in clients.into_iter().zip(found) {
             assert!(client.rest().await.unwrap() == expected[found..]);
         }
-        assert_eq!(node.damages(), []);
+        assert_eq!(node.damages(0).await, []);
         assert_eq!(node.reads.usage().requests, 0);
     });
 }

@@ -28,7 +28,7 @@ fn damage_is_told_once_and_the_rest_comes() {
     node(&world, SMALL, |node| async move {
         let found = node.read(all(Shape::Neo)).await;
         assert_eq!(found, [&expected[..60], &expected[61..]].concat());
-        let damages = node.damages();
+        let damages = node.damages(1).await;
         assert_eq!(damages.iter().map(|(offset, bytes, _)| (*offset, *bytes)).collect::<Vec<_>>(), [(16 + 1170, 117)]);
         let Told::Damage(damage) = node.told.borrow()[0].clone() else { panic!() };
         assert_eq!((&*damage.channel, damage.number), ("log", NUMBER));
@@ -49,7 +49,7 @@ fn a_bucket_that_was_removed_meanwhile_is_empty() {
         let without = [&expected[..50], &expected[100..]].concat();
         assert!(found == without || found == expected);
         assert_eq!(node.read(all(Shape::Neo)).await, without);
-        assert_eq!(node.damages(), []);
+        assert_eq!(node.damages(0).await, []);
     });
 }
 
@@ -64,7 +64,7 @@ fn a_file_that_is_missing_is_damage_and_what_is_in_memory_comes() {
     node(&world, SMALL, |node| async move {
         expected.splice(50..100, tail);
         assert_eq!(node.read(all(Shape::Legacy)).await, expected);
-        assert_eq!(node.damages(), [(0, length, "the file is missing")]);
+        assert_eq!(node.damages(1).await, [(0, length, "the file is missing")]);
     });
 }
 
@@ -81,7 +81,7 @@ fn a_file_that_cannot_be_read_is_damage_and_the_next_comes() {
         let one = ReadsOptions { threads: 1, ..SMALL };
         node(&world, one, |node| async move {
             assert_eq!(node.read(all(Shape::Legacy)).await, expected);
-            assert_eq!(node.damages(), [(0, length, why)]);
+            assert_eq!(node.damages(1).await, [(0, length, why)]);
         });
     }
 }
@@ -114,7 +114,7 @@ fn a_bucket_that_is_rewritten_meanwhile_is_read_once() {
         node.world.know(NUMBER, Some(Format::V2), bytes.len() as u64, &[]);
         let found = client.rest().await.unwrap();
         assert_eq!(found, expected);
-        assert_eq!(node.damages(), []);
+        assert_eq!(node.damages(0).await, []);
     });
 }
 
@@ -127,7 +127,7 @@ fn a_wrong_format_in_the_view_is_not_asked_for_for_ever() {
     node(&world, SMALL, |node| async move {
         let found = node.read(all(Shape::Neo)).await;
         assert_eq!((&found[..50], &found[found.len() - 50..]), (&expected[..50], &expected[100..]));
-        assert!(!node.damages().is_empty());
+        assert!(!node.damages(1).await.is_empty());
     });
 }
 
@@ -139,9 +139,7 @@ fn a_request_without_files_left_fails_and_says_so() {
         // A kind of error that is the node's own, as no more open files is.
         node.world.disk.fail(Call::Read, 0, 1, io::ErrorKind::StaleNetworkFileHandle);
         assert_eq!(node.start(all(Shape::Neo)).rest().await, Err(()));
-        while node.told.borrow().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        node.told_times(1).await;
         assert!(matches!(&node.told.borrow()[..], [Told::Failed { channel, .. }] if &**channel == "log"));
         assert_eq!(node.read(all(Shape::Neo)).await.len(), 150);
     });
@@ -160,9 +158,7 @@ fn records_that_a_pattern_is_too_much_for_are_counted() {
         expected.remove(60);
         expected.remove(7);
         assert_eq!(node.read(ReadRequest { filter, ..all(Shape::Neo) }).await, expected);
-        while node.told.borrow().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        node.told_times(1).await;
         assert_eq!(*node.told.borrow(), [Told::Undecided { channel: "log".into(), records: 2 }]);
     });
 }
@@ -239,8 +235,6 @@ fn a_panic_is_the_failure_of_its_request() {
         for _ in 0..3 {
             assert_eq!(node.start(all(Shape::Neo)).rest().await, Err(()));
         }
-        while node.told.borrow().len() < 3 {
-            tokio::task::yield_now().await;
-        }
+        node.told_times(3).await;
     });
 }
