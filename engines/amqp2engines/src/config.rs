@@ -12,6 +12,7 @@ use overstory_store::Retention;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::archive::config::ArchiveConfig;
 use crate::engine::metrics::StateMetric;
 use crate::engine::{Engine, alarms, context};
 use crate::pipeline::Settings;
@@ -52,6 +53,8 @@ pub struct Config {
     pub collectdgw: bool,
     /// Files in collectd's format with further types.
     pub types_db: Vec<String>,
+    /// archive, if its file switches it on.
+    pub archive: Option<ArchiveConfig>,
 }
 
 /// What the stats engine is set to.
@@ -203,6 +206,7 @@ impl Config {
             },
             collectdgw: collectdgw.engine.enabled,
             types_db: collectdgw.collectdgw.types_db,
+            archive: ArchiveConfig::load(home)?,
         })
     }
 }
@@ -240,7 +244,9 @@ fn chain(files: &[(Engine, &RawEngine)]) -> Result<Vec<Engine>, ConfigError> {
         let known = "context, alarms, metrics or nothing";
         let Some(next) = Engine::from_name(name) else { return Err(refuse(at, "next", name, known)) };
         match next {
-            Engine::Cleaner | Engine::Collectdgw | Engine::Stats => return Err(refuse(at, "next", name, known)),
+            Engine::Cleaner | Engine::Collectdgw | Engine::Stats | Engine::Archive => {
+                return Err(refuse(at, "next", name, known));
+            }
             next if chain.contains(&next) => {
                 return Err(refuse(at, "next", name, "an engine that did not have its turn: this is a circle"));
             }
@@ -373,6 +379,7 @@ mod tests {
             ("metrics.conf", ""),
             ("collectdgw.conf", ""),
             ("stats.conf", ""),
+            ("archive.conf", ""),
         ])
         .unwrap();
         assert_eq!(format!("{shipped:?}"), format!("{empty:?}"));
@@ -399,6 +406,8 @@ mod tests {
             ("alarms.conf", "[engine]\nnext = 'cleaner'", ["alarms.conf", "cleaner", "metrics"]),
             ("cleaner.conf", "[engine]\nnext = 'alarms'", ["cleaner.conf", "next", "context"]),
             ("cleaner.conf", "", ["cleaner.conf", "next", "context"]),
+            ("cleaner.conf", "[engine]\nnext = 'archive'", ["cleaner.conf", "archive", "metrics"]),
+            ("archive.conf", "[engine]\nenabled = true", ["archive.conf", "nodes", "cannot read"]),
             ("stats.conf", "[engine]\nnext = 'alarms'", ["stats.conf", "next", "nothing"]),
             ("context.conf", "[engine]\nenabled = false", ["context.conf", "enabled", "true"]),
             ("context.conf", "[context]\nheard = 1", ["context.conf", "heard", "unknown"]),

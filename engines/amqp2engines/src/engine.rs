@@ -31,12 +31,14 @@ pub enum Engine {
     Collectdgw,
     /// Publishes what the engines do.
     Stats,
+    /// Keeps every event as it came.
+    Archive,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Cleaner, Self::Context, Self::Alarms, Self::Metrics, Self::Collectdgw, Self::Stats];
+    pub const ALL: [Self; 7] =
+        [Self::Cleaner, Self::Context, Self::Alarms, Self::Metrics, Self::Collectdgw, Self::Stats, Self::Archive];
 
     /// The name.
     #[must_use]
@@ -48,6 +50,7 @@ impl Engine {
             Self::Metrics => "metrics",
             Self::Collectdgw => "collectdgw",
             Self::Stats => "stats",
+            Self::Archive => "archive",
         }
     }
 

@@ -4,9 +4,11 @@
 //! Engine_events ──► cleaner ─► context ─► alarms ─► metrics ─┐
 //!                                                            ├─► one durable commit ─► ack, canopsis.alerts
 //! Engine_collectdgw ──► collectdgw ──────────────────────────┘
+//! Engine_archive ──► archive ─► logfiles nodes ─► ack
 //! ```
 //! [`engine`] holds the decisions, which are pure; [`unit`] runs them over a queue; [`pipeline`] joins the two.
 
+pub mod archive;
 pub mod config;
 pub mod engine;
 pub mod metrics;

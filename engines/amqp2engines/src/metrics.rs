@@ -56,6 +56,27 @@ pub struct UnitMetrics {
     changes: IntCounterVec,
 }
 
+/// What the archive counts.
+#[derive(Debug, Clone)]
+pub struct ArchiveMetrics {
+    /// Events that a node has taken.
+    pub stored: IntCounter,
+    /// Events that no node takes.
+    pub refused: IntCounter,
+    /// Bytes of records that nodes have taken.
+    pub bytes: IntCounter,
+    /// Attempts that failed.
+    pub failed: IntCounter,
+    /// Events that had to make room in the queue.
+    pub dropped: IntCounter,
+    /// Events in the queue.
+    pub waiting: IntGauge,
+    /// Events on their way to the nodes.
+    pub unacknowledged: IntGauge,
+    /// How long the event waits that waits longest.
+    pub oldest: IntGauge,
+}
+
 /// What one engine counts.
 #[derive(Debug, Clone)]
 pub struct EngineTally {
@@ -140,6 +161,35 @@ impl Metrics {
             errors: self.engine_errors.with_label_values(name),
             work_ns: self.engine_work.with_label_values(name),
         }
+    }
+}
+
+impl ArchiveMetrics {
+    /// Registers all families.
+    ///
+    /// # Errors
+    /// A name is taken.
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("overstory_engines_archive_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, overstory_runtime::prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("overstory_engines_archive_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, overstory_runtime::prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            stored: counter("stored_events_total", "Events that a node has taken.")?,
+            refused: counter("refused_events_total", "Events that no node takes, laid among the dead letters.")?,
+            bytes: counter("stored_bytes_total", "Bytes of the records that nodes have taken.")?,
+            failed: counter("failed_attempts_total", "Attempts to store an event that failed and were repeated.")?,
+            dropped: counter("dropped_events_total", "Events that had to make room in the queue and are lost.")?,
+            waiting: gauge("waiting_events", "Events in the queue.")?,
+            unacknowledged: gauge("unacknowledged_events", "Events on their way to the nodes.")?,
+            oldest: gauge("oldest_event_seconds", "How long the event on its way waits that waits longest.")?,
+        })
     }
 }
 

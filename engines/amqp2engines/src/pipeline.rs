@@ -200,7 +200,7 @@ impl Work for EventsWork {
                 Engine::Metrics => {
                     engine::metrics::apply(event, &subject.entity, self.settings.state_metric, &mut draft.points);
                 }
-                Engine::Cleaner | Engine::Collectdgw | Engine::Stats => {}
+                Engine::Cleaner | Engine::Collectdgw | Engine::Stats | Engine::Archive => {}
             }
             let ended = Instant::now();
             tally.worked(ended - started);

@@ -17,9 +17,10 @@ use overstory_store::{EngineSide, StoreConfig, open_engines};
 use tokio::task::JoinSet;
 
 use crate::Configured;
+use crate::archive;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::metrics::{ArchiveMetrics, Metrics};
 use crate::pipeline::{CollectdWork, EventsWork};
 use crate::report::{Reported, Reporter};
 use crate::unit::{Parts, Unit, UnitOptions, UnitStatus, Work};
@@ -36,21 +37,31 @@ pub(crate) async fn body(configured: Configured, admin: SocketAddr, name: String
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let ready = Ready::new(&["store", "broker"]);
+    let archive_metrics = config.archive.is_some().then(|| ArchiveMetrics::new(&registry)).transpose()?;
     let admin = admin::start(admin, registry, ready.clone(), shutdown.clone()).await?;
     tracing::info!(%admin, process = name, "started");
-    let Some(store) = open_store(&store_config, &home, &shutdown).await? else { return Ok(()) };
-    ready.set("store", true);
     let publisher = Publisher::start(amqp.clone(), PublisherOptions::new(&name), shutdown.clone())?;
     let host = host_name(&config)?;
+    let holder = format!("{host}/{name}");
     let mut tasks = JoinSet::new();
     let mut reported = Vec::new();
     let mut statuses = Vec::new();
+    // It needs no store, and so does not wait for it.
+    if let Some((config, counted)) = config.archive.as_ref().zip(archive_metrics) {
+        let names = (host.as_str(), holder.as_str());
+        let counted = (counted, metrics.engine(Engine::Archive));
+        let status = archive::start(&mut tasks, config, amqp.clone(), names, &publisher, counted, &shutdown)?;
+        reported.push(Reported::new(topology::ENGINE_ARCHIVE, status, &[Engine::Archive], &metrics));
+    } else {
+        tasks.spawn(archive::off(amqp.clone(), shutdown.clone()));
+    }
+    let Some(store) = open_store(&store_config, &home, &shutdown).await? else { return Ok(()) };
+    ready.set("store", true);
     let starter =
         Starter { amqp, config: &config, home: &home, metrics: &metrics, publisher: &publisher, shutdown: &shutdown };
 
     let settings = config.settings.clone();
     let work = EventsWork::new(settings.clone(), store.clone(), &metrics);
-    let holder = format!("{host}/{name}");
     let status = starter.start(&mut tasks, topology::ENGINE_EVENTS, &holder, work, &store, true)?;
     let mut engines = vec![Engine::Cleaner];
     engines.extend(&config.settings.chain);

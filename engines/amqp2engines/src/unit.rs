@@ -163,6 +163,12 @@ impl UnitStatus {
         self.active.load(Ordering::Relaxed)
     }
 
+    /// Tells others.
+    pub(crate) fn set(&self, subscribed: bool, active: bool) {
+        self.subscribed.store(subscribed, Ordering::Relaxed);
+        self.active.store(active, Ordering::Relaxed);
+    }
+
     /// The epoch it holds or held last.
     #[must_use]
     pub fn epoch(&self) -> u64 {
