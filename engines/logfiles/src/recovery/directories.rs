@@ -47,6 +47,9 @@ impl Directories<'_> {
                 self.report.problem(format!("{}: {error}", self.dir.join(&named.name).display()));
             }
         }
+        if !known.is_empty() {
+            self.make_durable(self.dir);
+        }
         for (name, id) in known {
             let buckets = self.state.channels.remove(&id).map(|channel| channel.buckets).unwrap_or_default();
             // A file that nobody got to make is not missed.
@@ -78,6 +81,9 @@ impl Directories<'_> {
                 named.filter_map(|named| Slot::parse(&named.name)?.bucket("000")).collect()
             };
             let gone: Vec<_> = slots_of(&channel.buckets).filter(|slot| !slots.contains(slot)).collect();
+            if !gone.is_empty() {
+                self.make_durable(path);
+            }
             for slot in gone {
                 self.drop_slot(id, channel, slot);
             }
@@ -99,6 +105,7 @@ impl Directories<'_> {
         let now = match self.disk.stat(&path) {
             Ok(stat) => modified(stat.modified),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_durable(path.parent().unwrap_or(self.dir));
                 self.drop_slot(id, channel, slot);
                 return Ok(());
             }
@@ -136,6 +143,9 @@ impl Directories<'_> {
             }
         }
         let gone: Vec<_> = in_slot(&channel.buckets, slot).filter(|number| !seen.contains(number)).collect();
+        if !gone.is_empty() {
+            self.make_durable(path);
+        }
         for number in gone {
             let touched = self.state.touched.get(&(id, number));
             if touched.is_none_or(|touched| touched.base.length > 0) {
@@ -145,6 +155,13 @@ impl Directories<'_> {
             channel.buckets.remove(&number);
         }
         Ok(())
+    }
+
+    /// A name that is not there, and was, may have been removed by a process that was killed before that was durable. It
+    /// must not come back when nobody looks for it any more.
+    fn make_durable(&self, path: &Path) {
+        // One that comes back all the same is a file that is found.
+        let _ = self.disk.sync_dir(path);
     }
 
     /// A file that is no bucket.

@@ -161,18 +161,20 @@ fn run(ops: &[Op]) {
     let (mut next, mut seed) = (0, 0);
     for op in ops {
         match op {
-            Op::Stop => match node.close_keeping() {
-                Ok(disk) => {
+            Op::Stop => {
+                let boot = node.boot;
+                let stopped = node.close_keeping();
+                let is_clean = stopped.is_ok();
+                node = match stopped {
+                    Ok(disk) => Node::open(disk.kill(), boot),
+                    Err(disk) => Node::open(disk.crash(Crash::Any, seed), boot + 1),
+                };
+                if is_clean {
                     model.all_durable();
-                    node = Node::open(disk.kill(), 7);
                     assert_eq!(node.report.end, LastEnd::Clean);
-                    model.check(&node, false);
                 }
-                Err(disk) => {
-                    node = Node::open(disk.crash(Crash::Any, 3), 1000 + u32::try_from(next).unwrap());
-                    model.check(&node, true);
-                }
-            },
+                model.check(&node, !is_clean);
+            }
             Op::Kill => {
                 node = node.killed();
                 model.check(&node, false);
@@ -207,10 +209,22 @@ impl Node {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_catalogue_says_what_the_files_say(ops in prop::collection::vec(op(), 1..40)) {
         run(&ops);
+    }
+}
+
+/// A removal that a kill had interrupted was undone by a power cut. The start between them had taken it for done, and
+/// the start after them did not look: the bucket was on the disk and in no answer.
+#[test]
+fn an_interrupted_removal_does_not_come_undone_behind_the_next_start() {
+    let put = |channel, count| Op::Put { channel, bucket: 0, sizes: vec![1; count] };
+    let begin = [put(0, 7), Op::PowerCut { crash: Crash::Keeps, seed: 0 }, put(0, 9), Op::Checkpoint, put(2, 7)];
+    let removal = [Op::Within { changes: 8 }, Op::Sync, Op::Remove { channel: 2, bucket: 0 }];
+    for seed in 0..50 {
+        run(&[&begin[..], &removal, &[Op::PowerCut { crash: Crash::Any, seed }]].concat());
     }
 }
