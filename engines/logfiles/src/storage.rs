@@ -60,6 +60,8 @@ pub struct Gauges {
     pub open_files: u64,
     /// Buckets that were written to since the last checkpoint.
     pub touched: u64,
+    /// Checkpoints since the start.
+    pub checkpoints: u64,
     /// Whether replies wait until the writer has caught up.
     pub behind: bool,
 }
@@ -324,6 +326,7 @@ impl Storage {
             unsynced_bytes: state.figures.unsynced_bytes,
             open_files: state.figures.open_files,
             touched: state.figures.touched,
+            checkpoints: state.figures.checkpoints,
             behind: state.behind,
         }
     }

@@ -169,6 +169,8 @@ pub(crate) struct Figures {
     pub(crate) unsynced_bytes: u64,
     pub(crate) open_files: u64,
     pub(crate) touched: u64,
+    /// Checkpoints that were written, or needed not be.
+    pub(crate) checkpoints: u64,
 }
 
 /// Why nothing is written at the moment.

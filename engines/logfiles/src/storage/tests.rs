@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod crash;
+mod full;
+mod races;
 mod use_case;
 
 use std::future::Future;

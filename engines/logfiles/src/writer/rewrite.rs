@@ -73,8 +73,8 @@ impl Writer {
             return self.log.removed_channel(&place.name);
         };
         self.disk.sync_dir(&self.setup.dir)?;
-        self.log.removed_channel(&place.name)?;
-        self.log.sync()?;
+        let logged = self.log.removed_channel(&place.name);
+        unless_full(logged.and_then(|()| self.log.sync()))?;
         let disk = Arc::clone(&self.disk);
         let remove = move || {
             if let Err(error) = remove_all(&*disk, &aside) {
@@ -121,7 +121,7 @@ impl Writer {
             }
         }
         self.out.push(Done::Changed { key, entry: None });
-        self.log.removed_bucket(&place.name, number)
+        unless_full(self.log.removed_bucket(&place.name, number))
     }
 
     /// What is known of a bucket: by the writer, or else by the file's length.
@@ -274,6 +274,15 @@ fn write(file: &dyn File, bytes: &mut Vec<u8>, end: &mut u64) -> io::Result<()> 
     *end += bytes.len() as u64;
     bytes.clear();
     Ok(())
+}
+
+/// A removal makes the room that the log has none of: the log keeps what it could not write and tries again, and until
+/// then a start finds that the file is not there.
+fn unless_full(logged: io::Result<()>) -> io::Result<()> {
+    match logged {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        logged => logged,
+    }
 }
 
 /// Removes a directory with all that is in it.

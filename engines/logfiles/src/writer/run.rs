@@ -57,6 +57,7 @@ pub(crate) struct Writer {
     scratch: Vec<u8>,
     trouble: Option<Trouble>,
     pub(super) sync_failed: bool,
+    pub(super) checkpoints: u64,
     pub(super) checkpointing: Option<std::thread::JoinHandle<()>>,
     /// Channels and buckets whose removal has overtaken their writes; the latter up to a serial number.
     gone: HashSet<ChannelId>,
@@ -97,6 +98,7 @@ impl Writer {
             scratch: Vec::new(),
             trouble: None,
             sync_failed: false,
+            checkpoints: 0,
             checkpointing: None,
             gone: HashSet::new(),
             obsolete: HashMap::new(),
@@ -170,6 +172,7 @@ impl Writer {
                 unsynced_bytes: self.unsynced,
                 open_files: self.files.open() as u64,
                 touched: self.states.len() as u64,
+                checkpoints: self.checkpoints,
             };
             if std::mem::replace(&mut self.told, figures) != figures {
                 self.out.push(Done::Figures(figures));

@@ -169,7 +169,11 @@ impl Writer {
     /// Has what is touched made durable: by a thread of its own, while writing goes on. What was written up to now is
     /// the checkpoint.
     pub(super) fn begin_checkpoint(&mut self) {
-        if self.checkpointing.is_some() || self.sync_failed || !self.states.values().any(|state| state.touched) {
+        if self.checkpointing.is_some() || self.sync_failed {
+            return;
+        }
+        if !self.states.values().any(|state| state.touched) {
+            self.checkpoints += 1;
             return;
         }
         let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
@@ -219,6 +223,7 @@ impl Writer {
         }
         self.log.checkpoint(&synced)?;
         self.files.are_durable(durable.dirs.clone());
+        self.checkpoints += 1;
         for due in &durable.buckets {
             if !current(self, due) {
                 continue;
