@@ -155,9 +155,9 @@ impl Walker {
     pub fn next(&mut self, window: &[u8], out: &mut impl FnMut(u64, &[u8]) -> bool) -> Step {
         let begin = self.offset;
         loop {
-            let passed = usize::try_from(self.offset - begin).unwrap_or(usize::MAX);
+            let passed = to_usize(self.offset - begin);
             let rest = window.get(passed..).unwrap_or_default();
-            let rest = usize::try_from(self.left()).ok().and_then(|left| rest.get(..left)).unwrap_or(rest);
+            let rest = rest.get(..to_usize(self.left())).unwrap_or(rest);
             let step = if self.front {
                 self.front(rest)
             } else if let Some(search) = self.search.take() {
@@ -204,4 +204,10 @@ impl Walker {
     fn wants(&self, key: u64) -> bool {
         self.all || self.ranges.holds(key)
     }
+}
+
+/// A number of bytes that a window may have, or more than any has.
+#[inline]
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

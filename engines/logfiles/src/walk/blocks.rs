@@ -2,7 +2,7 @@
 
 use zstd::bulk::Decompressor;
 
-use super::{Damage, Search, Shape, Step, Walker};
+use super::{Damage, Search, Shape, Step, Walker, to_usize};
 use crate::bucket::{KeyRange, Ranges};
 use crate::format::v2::{BLOCK_HEADER, BlockHeader, Index, IndexHeader};
 use crate::record::{Framing, Head};
@@ -105,7 +105,7 @@ impl Walker {
                 return None;
             }
         }
-        let wanted = left.min(BLOCK_HEADER as u64) as usize;
+        let wanted = to_usize(left.min(BLOCK_HEADER as u64));
         if rest.len() < wanted {
             return Some(Step::Need(wanted));
         }
@@ -175,7 +175,7 @@ impl Walker {
             if head.fault(number, space).is_some() || blocks.records == 0 {
                 break;
             }
-            let (record, behind) = rest.split_at(Framing::Plain.head() + head.length as usize);
+            let (record, behind) = rest.split_at(Framing::Plain.head() + to_usize(head.length));
             if blocks.given > 0 {
                 blocks.given -= 1;
             } else if (all || ranges.holds(head.key)) && !out(head.key, &record[Framing::Plain.head()..]) {

@@ -1,6 +1,6 @@
 //! Records one after the other, as in the published formats.
 
-use super::{Search, Step, Walker};
+use super::{Search, Step, Walker, to_usize};
 use crate::bucket::BucketNumber;
 use crate::record::{Fault, Framing, Head, MAX_VALUE};
 
@@ -41,7 +41,7 @@ impl Walker {
                 break None;
             }
             // At most MAX_VALUE: the head was checked.
-            let size = framing.head() + head.length as usize;
+            let size = framing.head() + to_usize(head.length);
             let Some((record, behind)) = rest.split_at_checked(size) else { break Some(Step::Need(size)) };
             let space = space - head.length;
             if !V1 {
@@ -72,7 +72,7 @@ impl Walker {
 /// off and leads to a third one.
 pub(super) fn proof(framing: Framing, number: BucketNumber, behind: &[u8], left: u64) -> Proof {
     let head_len = framing.head();
-    let wanted = left.min(head_len as u64) as usize;
+    let wanted = to_usize(left.min(head_len as u64));
     if behind.len() < wanted {
         return Proof::Need(wanted);
     }
@@ -88,9 +88,9 @@ pub(super) fn proof(framing: Framing, number: BucketNumber, behind: &[u8], left:
     if !one_off || head.length > space.min(MAX_VALUE as u64) {
         return Proof::Bad;
     }
-    let size = head_len + head.length as usize;
+    let size = head_len + to_usize(head.length);
     let space = space - head.length;
-    let wanted = size + space.min(head_len as u64) as usize;
+    let wanted = size + to_usize(space.min(head_len as u64));
     let Some(third) = behind.get(size..wanted) else { return Proof::Need(wanted) };
     match Head::read(framing, third) {
         Some(head) if number.holds(head.key) && (head.key | head.length) != 0 => Proof::Good,

@@ -3,7 +3,7 @@
 use memchr::memmem;
 
 use super::records::{Proof, proof};
-use super::{Damage, Shape, Step, Walker};
+use super::{Damage, Shape, Step, Walker, to_usize};
 use crate::format::v2::{BLOCK_HEADER, BlockHeader, IndexHeader, MAGIC_FRONT};
 use crate::record::{Framing, Head};
 
@@ -74,7 +74,7 @@ impl Walker {
             Found::Need(at, bytes) => {
                 self.offset += at as u64;
                 self.search = Some(search);
-                return Some(Step::Need(bytes.min(self.left()) as usize));
+                return Some(Step::Need(to_usize(bytes.min(self.left()))));
             }
         }
         self.search = None;
@@ -128,7 +128,7 @@ impl Walker {
         if head.fault(self.number, space).is_some() {
             return Proof::Bad;
         }
-        let size = framing.head() + head.length as usize;
+        let size = framing.head() + to_usize(head.length);
         let Some(behind) = place.get(size..) else { return Proof::Need(size) };
         match proof(framing, self.number, behind, space - head.length) {
             Proof::Need(bytes) => Proof::Need(size + bytes),

@@ -210,7 +210,7 @@ proptest! {
 #[test]
 fn only_records_of_the_ranges_are_given() {
     let base = bucket().first_key();
-    let records: Records = (0..20).map(|low| (base + low, vec![low as u8; 30])).collect();
+    let records: Records = (0..20).map(|low| (base + low, vec![low.to_le_bytes()[0]; 30])).collect();
     let ranges = Ranges::one(KeyRange::new(base + 5, base + 7).unwrap());
     for (format, bytes) in [
         (Format::Plain, written(Format::Plain, &records)),

@@ -4,7 +4,7 @@ use super::*;
 use crate::format::v2::{BLOCK_HEADER, BlockHeader, Encoder, Index, MAX_BLOCK};
 
 fn records(count: u64) -> Records {
-    (0..count).map(|low| (bucket().first_key() + low, vec![low as u8; 100])).collect()
+    (0..count).map(|low| (bucket().first_key() + low, vec![low.to_le_bytes()[0]; 100])).collect()
 }
 
 fn with_index(bytes: &[u8]) -> Vec<u8> {
@@ -176,7 +176,7 @@ fn a_walk_stops_inside_of_a_block() {
             break;
         }
         assert_eq!(step, Step::Paused);
-        if found.len() % 3 == 0 {
+        if found.len().is_multiple_of(3) {
             walker.slim();
             assert_eq!(walker.offset(), HEADER as u64);
         }

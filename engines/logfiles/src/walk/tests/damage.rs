@@ -3,7 +3,9 @@
 use super::*;
 
 fn records() -> Records {
-    (0..40).map(|low| (bucket().first_key() + low * 3, vec![low as u8 + 1; 20 + low as usize % 7])).collect()
+    (0..40)
+        .map(|low| (bucket().first_key() + low * 3, vec![low.to_le_bytes()[0] + 1; 20 + to_usize(low % 7)]))
+        .collect()
 }
 
 /// Where the records of a published format begin, and the end.
@@ -80,7 +82,7 @@ fn a_hole_costs_the_records_in_it() {
             let first = if format == Format::Plain { from.saturating_sub(1) } else { from };
             let expected: Records = records[..first].iter().chain(&records[to..]).cloned().collect();
             assert_eq!(found, expected, "{format}: {from} to {to}");
-            let damage = (summary.damages[0].offset as usize, summary.damages[0].bytes as usize);
+            let damage = (to_usize(summary.damages[0].offset), to_usize(summary.damages[0].bytes));
             assert_eq!(damage, (starts[first], starts[to] - starts[first]), "{format}: {from} to {to}");
             assert_eq!(summary.damage_count, 1);
         }
@@ -144,7 +146,7 @@ fn values_that_look_like_records_are_found_only_where_the_record_around_them_is_
     // A value that holds two records of this very bucket: it comes out whole.
     let key = bucket().first_key() + 1;
     for format in FORMATS {
-        let inner = written(format, &vec![(key, vec![1; 9]), (key, vec![2; 9])]);
+        let inner = written(format, &[(key, vec![1; 9]), (key, vec![2; 9])]);
         let records = vec![(key + 1, inner), (key + 2, vec![3; 5])];
         let bytes = written(format, &records);
         assert_eq!(read(&bytes).0, records);

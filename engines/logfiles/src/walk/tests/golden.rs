@@ -7,7 +7,10 @@ fn golden(name: &str) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-fn cases() -> [(&'static str, u64, Vec<(u64, &'static [u8])>); 3] {
+/// A file, the first key of its bucket, and its records.
+type Case = (&'static str, u64, Vec<(u64, &'static [u8])>);
+
+fn cases() -> [Case; 3] {
     [
         (
             "dls.log_0000000057_275",
@@ -61,4 +64,20 @@ fn the_version_without_a_header_is_the_same_without_what_version_1_added() {
         read_file(&Memory::of(&bytes), &mut walker, &mut |key, value| found.push((key, value.to_vec()))).unwrap();
         assert_eq!(found, records);
     }
+}
+
+/// Made by another program from `docs/formats/bucket.md`.
+#[test]
+fn format_2_is_written_as_it_is_described() {
+    let expected = [
+        "0200000000000000444c534255434b544f5653424c4f434b100000000000000006582757000000000658275700000000",
+        "01000000180000001800000000000000ab741380139f101a065827570000000008000000000000006c696e65206f6e65",
+        "4f5653494e4445586000000000000000010000007f9fb454e141353d1000000000000000065827570000000006582757",
+        "000000006000000000000000d27fc9b54f5653545241494c",
+    ];
+    let record = (0x5727_5806, b"line one".to_vec());
+    let bytes = written(Format::V2, std::slice::from_ref(&record));
+    let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(found, expected.concat());
+    assert_eq!(read(&bytes).0, [record]);
 }

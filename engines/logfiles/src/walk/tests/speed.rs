@@ -8,7 +8,7 @@ use super::*;
 fn nanoseconds(format: Format, size: usize) -> f64 {
     let count = (16 << 20) / size;
     let records: Records =
-        (0..count).map(|at| (bucket().first_key() + at as u64 % 4096, vec![at as u8; size])).collect();
+        (0..count).map(|at| (bucket().first_key() + at as u64 % 4096, vec![at.to_le_bytes()[0]; size])).collect();
     let bytes = written(format, &records);
     let mut best = f64::MAX;
     for _ in 0..5 {
