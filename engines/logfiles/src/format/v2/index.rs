@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::{BlockHeader, Fields};
+use super::{BLOCK_HEADER, BlockHeader, Fields};
 use crate::bucket::KeyRange;
 use crate::disk::File;
 use crate::format::HEADER;
@@ -31,7 +31,7 @@ pub struct Entry {
     pub keys: KeyRange,
 }
 
-/// The blocks of a file, in its order.
+/// The blocks of a file, all of them, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     entries: Vec<Entry>,
@@ -104,7 +104,7 @@ impl Index {
         Ok(if intact { Self::parse(entries, offset) } else { None })
     }
 
-    /// The entries, if they are in order and in front of the index.
+    /// The entries, if they begin with the first block of the file, are in order, and in front of the index.
     fn parse(entries: &[u8], end: u64) -> Option<Self> {
         let mut index = Self { entries: Vec::with_capacity(entries.len() / ENTRY) };
         let mut next = HEADER as u64;
@@ -112,10 +112,11 @@ impl Index {
             let mut fields = Fields(entry);
             let offset = fields.u64();
             let keys = KeyRange::new(fields.u64(), fields.u64())?;
-            if offset < next || offset >= end {
+            let is_next = if index.entries.is_empty() { offset == next } else { offset >= next };
+            if !is_next || offset >= end {
                 return None;
             }
-            next = offset + 1;
+            next = offset + BLOCK_HEADER as u64;
             index.entries.push(Entry { offset, keys });
         }
         Some(index)

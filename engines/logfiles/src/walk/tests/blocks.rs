@@ -92,6 +92,19 @@ fn a_damaged_index_loses_nothing() {
 }
 
 #[test]
+fn an_index_that_leaves_out_the_front_of_the_file_is_none() {
+    let bytes = many_blocks(&records(5));
+    let first = BlockHeader::read(&bytes[HEADER..], HEADER as u64).unwrap().size();
+    let mut index = Index::default();
+    index.add((HEADER + first) as u64, &bytes[HEADER + first..]);
+    assert_eq!(index.entries().len(), 4);
+    let mut indexed = bytes.clone();
+    index.write(bytes.len() as u64, &mut indexed);
+    assert_eq!(Index::read(&Memory::of(&indexed), indexed.len() as u64).unwrap(), None);
+    assert_eq!(walk(&indexed, 0, 4095).0, records(5));
+}
+
+#[test]
 fn records_make_one_block_up_to_its_limit_and_a_large_one_has_its_own() {
     let key = bucket().first_key();
     let random: Vec<u8> = (0_u64..8 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
