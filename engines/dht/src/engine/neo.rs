@@ -243,7 +243,7 @@ fn malformed(code: u8, out: &mut Replies<'_>) {
 fn begun(mut stream: Channels, out: &mut Replies<'_>) -> Begun {
     match stream.produce(out) {
         Produced::Done => Begun::Done,
-        Produced::More | Produced::Idle => Begun::Stream(Box::new(stream)),
+        Produced::More | Produced::Idle | Produced::Failed => Begun::Stream(Box::new(stream)),
     }
 }
 
