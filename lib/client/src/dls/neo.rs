@@ -26,14 +26,14 @@ impl DlsClient {
         let (after, deadline) = (config.request_timeout, Instant::now() + config.request_timeout);
         let mut refused = Refused::default();
         loop {
-            self.learn(links, deadline).await;
+            let failure = self.learn(links, deadline).await;
             let round = self.inner.group.turns.round();
             let takes = |&index: &usize| {
                 self.inner.ranges.last(index).is_some_and(|range| range.holds(timestamp)) && !refused.has(index)
             };
             let takers: Vec<usize> = round.filter(takes).collect();
             if takers.is_empty() {
-                if let Some(error) = refused.take() {
+                if let Some(error) = refused.take().or(failure.filter(|_| Instant::now() >= deadline)) {
                     return Err(error);
                 }
                 // Those whose ranges are not known may take it.
@@ -63,25 +63,20 @@ impl DlsClient {
         }
     }
 
-    /// Asks the nodes that are there for their ranges, if they have not told them on these connections.
-    async fn learn(&self, links: &[Link], deadline: Instant) {
+    /// Asks the nodes that are there for their ranges, if they have not told them on these connections; gives what went
+    /// wrong. They are asked again when they are there again.
+    async fn learn(&self, links: &[Link], deadline: Instant) -> Option<Error> {
         let ranges = &self.inner.ranges;
         let unknown = |(index, link): &(usize, &Link)| {
             ranges.of(*index, link.connections()).is_none() && link.trouble().is_none()
         };
         let mut asked = links.iter().enumerate().filter(unknown).peekable();
-        if asked.peek().is_none() {
-            return;
-        }
-        join_all(asked.map(|(index, link)| async move {
+        asked.peek()?;
+        let told = join_all(asked.map(|(index, link)| async move {
             let connection = link.connections();
-            match self.range(link, deadline).await {
-                Ok(range) => ranges.told(index, connection, range),
-                // It is asked again when it is there again.
-                Err(_) => {}
-            }
-        }))
-        .await;
+            self.range(link, deadline).await.map(|range| ranges.told(index, connection, range))
+        }));
+        told.await.into_iter().find_map(Result::err)
     }
 
     /// The range that a node tells; none if it does not know the request.

@@ -4,6 +4,8 @@
 //! and the rest is asked for again behind them, as often as it takes. Records of one timestamp need no sorting: they are
 //! passed on as they come.
 
+use std::net::SocketAddrV4;
+
 use tokio::sync::{mpsc, watch};
 
 use super::batch::Batch;
@@ -119,11 +121,11 @@ impl Window {
     }
 
     /// Hands the records over in order of time; false if nobody wants them.
-    async fn send(&mut self, reader: &Reader, tx: &Sender) -> bool {
+    async fn send(&mut self, node: SocketAddrV4, tx: &Sender) -> bool {
         self.sort();
         let mut entries = self.entries.iter().peekable();
         while entries.peek().is_some() {
-            let mut batch = Batch::sorted(Some(reader.node()), BATCH.min(self.bytes()));
+            let mut batch = Batch::sorted(Some(node), BATCH.min(self.bytes()));
             while let Some(entry) = entries.next_if(|_| batch.plain_len() < BATCH) {
                 let value = self.values.get(entry.at..entry.at + entry.length).unwrap_or_default();
                 batch.push(RANKS.timestamp(entry.rank), value);
@@ -134,6 +136,34 @@ impl Window {
         }
         self.clear();
         true
+    }
+}
+
+/// What a node's records come out of.
+trait Batches: Send {
+    fn node(&self) -> SocketAddrV4;
+    /// Begins with these timestamps.
+    fn begin(&mut self, low: i64, high: i64);
+    fn next(&mut self) -> impl Future<Output = Result<Option<Batch>, Error>> + Send;
+    /// Whether the buckets have come in order.
+    fn in_order(&self) -> bool;
+}
+
+impl Batches for Reader {
+    fn node(&self) -> SocketAddrV4 {
+        Self::node(self)
+    }
+
+    fn begin(&mut self, low: i64, high: i64) {
+        Self::begin(self, low, high, true);
+    }
+
+    async fn next(&mut self) -> Result<Option<Batch>, Error> {
+        Self::next(self).await
+    }
+
+    fn in_order(&self) -> bool {
+        Self::in_order(self)
     }
 }
 
@@ -151,22 +181,22 @@ pub(super) async fn read(mut reader: Reader, (low, high): (i64, i64), tx: Sender
 }
 
 async fn sort(
-    reader: &mut Reader,
+    reader: &mut impl Batches,
     (low, high): (i64, i64),
     limit: usize,
     tx: &Sender,
     want: &mut watch::Receiver<Want>,
 ) -> Result<(), Error> {
-    let mut window = Window::new(limit);
+    let (mut window, node) = (Window::new(limit), reader.node());
     let (mut low, high) = (RANKS.of(low), RANKS.of(high));
     loop {
-        reader.begin(RANKS.timestamp(low), RANKS.timestamp(high), true);
+        reader.begin(RANKS.timestamp(low), RANKS.timestamp(high));
         let mut cut = None;
         while go_on(want, tx).await
             && let Some(batch) = reader.next().await?
         {
             if !reader.in_order() {
-                return Err(Error::protocol(reader.node(), "the records are not in the order of buckets"));
+                return Err(Error::protocol(node, "the records are not in the order of buckets"));
             }
             let mut over = false;
             for (timestamp, value) in batch.records() {
@@ -177,7 +207,7 @@ async fn sort(
                         over = true;
                         break;
                     }
-                    if !window.send(reader, tx).await {
+                    if !window.send(node, tx).await {
                         return Ok(());
                     }
                     window.bucket = bucket(rank);
@@ -196,7 +226,7 @@ async fn sort(
                 }
                 cut = Some(window.shrink(low));
                 // Of the lowest timestamp there is: nothing can come before these.
-                if cut == Some(Cut::Up(low)) && !window.send(reader, tx).await {
+                if cut == Some(Cut::Up(low)) && !window.send(node, tx).await {
                     return Ok(());
                 }
             }
@@ -204,7 +234,7 @@ async fn sort(
                 break;
             }
         }
-        if !window.send(reader, tx).await {
+        if !window.send(node, tx).await {
             return Ok(());
         }
         low = match cut {
@@ -278,3 +308,6 @@ impl Merge {
         (!merged.is_empty()).then_some(Ok(merged))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 
 mod away;
 mod legacy;
+mod log_node;
+mod logs;
 mod node;
+mod old_logs;
 mod queue;
 mod queue_node;
 

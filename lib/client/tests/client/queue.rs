@@ -19,7 +19,7 @@ use super::queue_node::{Behaviour, QueueNode};
 
 const LONG: Duration = Duration::from_secs(30);
 
-fn registry(nodes: impl IntoIterator<Item = SocketAddrV4>) -> Registry {
+pub(crate) fn registry(nodes: impl IntoIterator<Item = SocketAddrV4>) -> Registry {
     let mut registry = Registry::new();
     nodes.into_iter().for_each(|node| registry.add(node).unwrap());
     registry
@@ -29,7 +29,7 @@ fn neo(nodes: &[SocketAddrV4]) -> ClientConfig {
     ClientConfig::neo(registry(nodes.iter().copied()), identity())
 }
 
-async fn dead() -> SocketAddrV4 {
+pub(crate) async fn dead() -> SocketAddrV4 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4") };
     address
@@ -50,7 +50,7 @@ async fn batch(consumer: &mut Consumer) -> Vec<Vec<u8>> {
     }
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     timeout(LONG, async {
         while !condition() {
             tokio::task::yield_now().await;

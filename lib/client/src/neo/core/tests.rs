@@ -5,6 +5,7 @@ use std::path::Path;
 use overstory_swarm::batch::BatchBuilder;
 use overstory_swarm::key::Key;
 use overstory_swarm::neo::dht::{GetAll, GetAllMessage, Request};
+use overstory_swarm::neo::dls::{GetRangeMessage, RecordsBlock};
 use overstory_swarm::neo::dmq::ConsumeMessage;
 use proptest::prelude::*;
 
@@ -43,6 +44,9 @@ fn replay(name: &str) -> Vec<String> {
                 [1] => core.go_on(id),
                 [code, _, rest @ ..] if name.starts_with("client-dmq") => {
                     assert_eq!(core.begin(&dmq::Request::decode(*code, rest).unwrap(), id), Some(id), "{name}");
+                }
+                [code, _, rest @ ..] if name.starts_with("client-dls") => {
+                    assert_eq!(core.begin(&dls::Request::decode(*code, rest).unwrap(), id), Some(id), "{name}");
                 }
                 [code, _, rest @ ..] => {
                     assert_eq!(core.begin(&Request::decode(*code, rest).unwrap(), id), Some(id), "{name}");
@@ -281,4 +285,91 @@ fn a_pop_brings_a_value_or_its_reason() {
     message(&mut input, id, |out| out.push(SUPPORTED));
     message(&mut input, id, |out| out.extend_from_slice(&[1, 9, 0, 0, 0, 0, 0, 0, 0]));
     assert!(core.receive(&input, |_, _| false).is_err());
+}
+
+#[test]
+fn the_published_client_of_logfiles_is_copied_byte_for_byte() {
+    let puts = replay("client-dls-neo-put");
+    assert!(puts.len() == 3 && puts.iter().all(|event| event.ends_with("Last([1])")), "{puts:?}");
+    let read = replay("client-dls-neo-getrange");
+    assert!(read.len() == 2 && read[0].starts_with("1 Item([3, ") && read[1] == "1 Last([5])", "{read:?}");
+}
+
+fn get_range(core: &mut Core<u64>) -> u64 {
+    let request = dls::Request::GetRange { channel: b"c", low: 0, high: 9, filter: b"", mode: 0 };
+    let id = core.begin(&request, 0).unwrap();
+    core.out.clear();
+    id
+}
+
+fn log_batch() -> Vec<u8> {
+    let mut batch = Vec::new();
+    GetRangeMessage::Records(RecordsBlock { plain_len: 0, block: b"" }).encode(&mut batch);
+    batch
+}
+
+#[test]
+fn a_get_range_is_answered_batch_by_batch_and_at_no_other_time() {
+    let (mut core, batch) = (Core::new(), log_batch());
+    let id = get_range(&mut core);
+    core.go_on(id);
+    assert_eq!(feed(&mut core, id, &[&[SUPPORTED], &[1]]), [""; 0]);
+    core.go_on(id);
+    assert_eq!(take(&mut core), [0u8; 0]);
+    assert_eq!(feed(&mut core, id, &[&batch]).len(), 1);
+    core.go_on(id);
+    core.go_on(id);
+    assert_eq!(take(&mut core), [1], "one answer");
+    // A Stop waits for the next batch.
+    core.stop(id);
+    assert_eq!(take(&mut core), [0u8; 0]);
+    assert_eq!(feed(&mut core, id, &[&batch]).len(), 1);
+    core.go_on(id);
+    assert_eq!(take(&mut core), [2]);
+    assert_eq!(feed(&mut core, id, &[&[4]]), ["Stopped"]);
+    assert_eq!((take(&mut core), core.in_flight()), (vec![], 0));
+    // A batch that has no answer yet is answered at once.
+    let id = get_range(&mut core);
+    feed(&mut core, id, &[&[SUPPORTED], &[1], &batch]);
+    core.stop(id);
+    assert_eq!(take(&mut core), [2]);
+    // The end comes first: it is acknowledged, and nothing else is said.
+    let id = get_range(&mut core);
+    feed(&mut core, id, &[&[SUPPORTED], &[1]]);
+    core.stop(id);
+    assert_eq!(feed(&mut core, id, &[&[5]]), ["Last([5])"]);
+    assert_eq!(take(&mut core), [6]);
+}
+
+#[test]
+fn a_get_range_is_refused_before_it_begins_and_fails_at_any_time() {
+    for (payloads, last) in [
+        (&[&[SUPPORTED][..], &[3]][..], "Last([3])"),
+        (&[&[SUPPORTED], &[7]], "Last([7])"),
+        (&[&[SUPPORTED], &[1], &[7]], "Last([7])"),
+        (&[&[0xfe]], "Unsupported"),
+    ] {
+        let mut core = Core::new();
+        let id = get_range(&mut core);
+        assert_eq!(feed(&mut core, id, payloads).last().map(String::as_str), Some(last));
+        assert_eq!(core.in_flight(), 0);
+    }
+    let batch = log_batch();
+    for payloads in [
+        &[&[SUPPORTED][..], &batch][..],
+        &[&[SUPPORTED], &[1], &batch, &batch],
+        &[&[SUPPORTED], &[1], &[4]],
+        &[&[SUPPORTED], &[1], &[1]],
+        &[&[SUPPORTED], &[5]],
+        &[&[SUPPORTED], &[1], &[3]],
+    ] {
+        let mut core = Core::<u64>::new();
+        let id = get_range(&mut core);
+        let mut input = Vec::new();
+        payloads.iter().for_each(|payload| message(&mut input, id, |out| out.extend_from_slice(payload)));
+        assert!(core.receive(&input, |_, _| false).is_err(), "{payloads:?}");
+    }
+    let mut core = Core::new();
+    let id = core.begin(&dls::Request::GetTimestampRange, 0).unwrap();
+    assert_eq!(feed(&mut core, id, &[&[SUPPORTED], &[1, 2]]), ["Value([1, 2])"]);
 }
