@@ -231,8 +231,10 @@ impl LogNode {
         replies.message(|out| GetRangeMessage::encode_records(out, |out| builder.finish(out)));
         run.owed = true;
         let batches = self.batches.fetch_add(1, Ordering::SeqCst) + 1;
-        let breaks =
-            self.behaviour.break_at_batch.is_some_and(|(each, times)| batches % each == 0 && batches <= each * times);
+        let breaks = self
+            .behaviour
+            .break_at_batch
+            .is_some_and(|(each, times)| batches.is_multiple_of(each) && batches <= each * times);
         if breaks && self.behaviour.loses {
             self.records.lock().unwrap().remove(0);
         }
