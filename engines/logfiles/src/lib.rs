@@ -14,6 +14,7 @@ pub mod format;
 pub mod read;
 pub mod record;
 pub mod recovery;
+pub mod retention;
 pub mod storage;
 pub mod walk;
 mod writer;

@@ -6,7 +6,7 @@
 //! * After a power cut only what is proved stays in a touched bucket: what was durable at the last checkpoint, writes
 //!   whose checksum the log has, and blocks of format 2.
 //! * Without a usable catalogue all directories are read. The buckets of a `checkpoint.dat` are read from the offset there
-//!   on; how many records the others have is found out later, by [`crate::verify`].
+//!   on; how many records the others have is found out later, by [`crate::retention`].
 //!
 //! What is cut off is kept in `.damaged/`. Why it is so: `docs/adr/logfiles-durability.md`.
 
@@ -27,6 +27,7 @@ use crate::checkpoint;
 use crate::disk::Disk;
 
 pub use bucket::{Settled, settle};
+pub(crate) use bucket::{format, path};
 use directories::Directories;
 
 /// The directory in the data directory for what was cut off or could not be used. No channel has its name.
@@ -240,4 +241,30 @@ fn remove_leftovers(disk: &dyn Disk, dir: &Path, report: &mut OpenReport) {
     if let Err(error) = checkpoint::remove(disk, dir) {
         report.problem(format!("{}: {error}", dir.join(checkpoint::FILE).display()));
     }
+}
+
+/// Removes what is left of removed channels. For a thread that may wait long.
+///
+/// # Errors
+/// The disk's.
+pub fn sweep(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for named in disk.list(dir)? {
+        if named.is_dir && named.name.starts_with(REMOVED) {
+            remove_all(disk, &dir.join(&named.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory with everything in it. Somebody else may be doing the same.
+fn remove_all(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    for named in disk.list(dir)? {
+        let path = dir.join(&named.name);
+        gone(if named.is_dir { remove_all(disk, &path) } else { disk.remove(&path) })?;
+    }
+    gone(disk.remove_dir(dir))
 }

@@ -167,7 +167,7 @@ impl Directories<'_> {
     /// A file that is no bucket.
     fn other(&mut self, slot: BucketNumber, name: &str, path: &Path) {
         let is = |suffix| name.strip_suffix(suffix).is_some_and(|name| slot.slot().bucket(name).is_some());
-        if is(NEW) {
+        if is(NEW) || is(".raw.new") {
             // It never took the bucket's place.
             let removed = self.disk.remove(&path.join(name));
             if let Err(error) = removed {
