@@ -16,7 +16,7 @@ struct Applet {
     run: Run,
 }
 
-const APPLETS: [Applet; 15] = [
+const APPLETS: [Applet; 16] = [
     Applet {
         name: "hypcontrol",
         about: "start, stop and watch the whole stack",
@@ -38,6 +38,11 @@ const APPLETS: [Applet; 15] = [
     Applet { name: "tcmcli", about: "read, write and verify dump files of a dht", run: overstory_dht::tcmcli::run },
     Applet { name: "dmqnode", about: "a queue node: queues in memory and on disk", run: overstory_dmq::dmqnode::run },
     Applet { name: "queuenode", about: "a queue node: queues in memory alone", run: overstory_dmq::queuenode::run },
+    Applet {
+        name: "logfilesnode",
+        about: "a logfiles node: records on disk by channel and timestamp",
+        run: overstory_logfiles::logfilesnode::run,
+    },
     Applet { name: "swarm", about: "read and write records of swarm nodes", run: overstory_tools::swarm::run },
     Applet { name: "overstory", about: "administration", run: overstory_tools::overstory_admin::run },
 ];

@@ -39,6 +39,8 @@ pub trait NodeProgram {
     const CRATES: &'static [&'static str];
     /// One line for `--help`.
     const ABOUT: &'static str;
+    /// Files that the node has open beside its connections, at most.
+    const FILES: u64 = 128;
     /// What the node's own sections say.
     type Settings;
     /// The engine.

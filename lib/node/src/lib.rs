@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod levels;
 pub mod logs;
 mod metrics;
+pub mod open_files;
 pub mod peer_node;
 mod pid;
 pub mod replies;

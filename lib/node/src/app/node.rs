@@ -20,9 +20,6 @@ use crate::stats::NodeStats;
 use crate::watch::node::NodeSubject;
 use crate::watch::{Identity, Phase};
 
-/// Files that a node has open beside its connections.
-const OTHER_FILES: u64 = 128;
-
 /// What the configuration says about a node.
 pub(super) struct Plan<S> {
     server: ServerSection,
@@ -45,7 +42,7 @@ pub(super) async fn live<P: NodeProgram>(mut life: Life, plan: Plan<P::Settings>
     let credentials = credentials::load(&server.credentials_path).map_err(anyhow::Error::msg)?;
     let credentials = Rc::new(RefCell::new(credentials));
     let config = server_config(&server, neo_port);
-    allow_connections(server.connection_limit);
+    allow_files(u64::from(server.connection_limit) + P::FILES);
     let listeners = Listeners::bind(&config)?;
     let legacy = listeners.legacy_address();
     let neo = listeners.neo_address()?;
@@ -141,8 +138,7 @@ fn server_config(server: &ServerSection, neo_port: u16) -> ServerConfig {
 }
 
 /// Raises the limit of open files as far as the system lets this process, and says when that is not enough.
-fn allow_connections(connections: u32) {
-    let wanted = u64::from(connections) + OTHER_FILES;
+fn allow_files(wanted: u64) {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         let allowed = soft.max(wanted.min(hard));
         setrlimit(Resource::RLIMIT_NOFILE, allowed, hard).map(|()| allowed)
