@@ -27,10 +27,11 @@ struct Stack(SupervisordPrefix);
 impl Stack {
     fn new() -> Self {
         let prefix = SupervisordPrefix::new().unwrap();
-        for name in ["dhtnode", "dhtdump", "dmqnode", "queuenode", "overstory", "service", "hypcontrol"] {
+        let nodes = ["dhtnode", "dhtdump", "dmqnode", "queuenode", "logfilesnode"];
+        for name in nodes.iter().chain(&["overstory", "service", "hypcontrol"]) {
             symlink(EXECUTABLE, prefix.path().join("bin").join(name)).unwrap();
         }
-        let patterns = "services = [\"dht*\", \"dhtdump*\", \"dmq*\", \"queue*\"]\n";
+        let patterns = "services = [\"dht*\", \"dhtdump*\", \"dmq*\", \"queue*\", \"logfiles*\"]\n";
         let sections = format!("[BACKEND]\nservices = []\n[MIDDLEWARE]\n{patterns}[FRONTEND]\n");
         prefix.write("etc/hypcontrol.conf", &sections).unwrap();
         Self(prefix)
@@ -132,6 +133,7 @@ fn the_templates_name_keys_that_the_programs_know_with_values_they_take() {
         ("dhtdump", "dht/dump.ini"),
         ("dmqnode", "dmq/config.ini"),
         ("queuenode", "queue/config.ini"),
+        ("logfilesnode", "logfiles/config.ini"),
     ] {
         let template = fs::read_to_string(etc.join(file)).unwrap();
         for text in [template.clone(), with_every_key(&template)] {
@@ -325,6 +327,102 @@ fn queues_of_every_durability_are_added_run_survive_and_are_removed() {
     assert_eq!(fs::read_dir(stack.path().join("srv")).unwrap().count(), 1, "removed alone");
 }
 
+/// Puts records at these timestamps into the channel `c` of a group of logfiles nodes.
+fn put_at(stack: &Stack, group: &str, timestamps: std::ops::Range<u32>) {
+    let mut command = stack.command(&format!("swarm logfiles --group {group} put c --timestamps"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines: String = timestamps.map(|at| format!("{at}\trecord {at}\n")).collect();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{group}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The timestamps in the channel `c` of a group, in order of time; each record is what was put there.
+fn stamps(stack: &Stack, group: &str) -> Vec<u32> {
+    let ran = stack.run(&format!("swarm logfiles --group {group} getall c --sorted"));
+    assert!(matches!(ran.code, Some(0 | 3)), "{group}: {}{}", ran.out, ran.err);
+    let stamp = |line: &str| {
+        let (at, value) = line.split_once('\t').unwrap();
+        assert_eq!(value, format!("record {at}"));
+        at.parse().unwrap()
+    };
+    ran.out.lines().map(stamp).collect()
+}
+
+/// Nodes of each sync mode: what each keeps over a restart, over a kill, and when it is removed.
+#[test]
+fn logfiles_nodes_are_added_run_survive_and_are_removed() {
+    let stack = Stack::new();
+    let told = stack.succeeds("add logfiles a --format v2 --start");
+    assert!(told.contains("logfiles-a: ready") && !told.contains("warning"), "{told}");
+    let first = stack.pid("logfiles-a").unwrap();
+    stack.succeeds("add logfiles keep --sync always --group keep --start");
+    assert_eq!(stack.pid("logfiles-a"), Some(first), "adding one restarted another");
+    let shown = stack.instance("logfiles-keep");
+    assert_eq!((&shown["type"], &shown["group"]), (&"logfiles".into(), &"keep".into()));
+    assert_eq!(shown["range"]["max"], "0xffffffffffffffff");
+    let check = stack.run("hypcontrol check");
+    for service in ["logfiles-a", "logfiles-keep"] {
+        assert!(check.out.contains(&format!("{service} accepts its own")), "{}{}", check.out, check.err);
+    }
+    for (service, group) in [("logfiles-a", "logfiles"), ("logfiles-keep", "keep")] {
+        put_at(&stack, group, 0..10_000);
+        // Orderly: all is there.
+        stack.succeeds(&format!("service {service} restart"));
+        wait_for(service, || TcpStream::connect(("127.0.0.1", stack.port(service))).ok());
+        assert_eq!(stamps(&stack, group), (0..10_000).collect::<Vec<_>>(), "{service}");
+        // Not orderly.
+        put_at(&stack, group, 10_000..20_000);
+        kill_and_wait(&stack, service);
+        let left = stamps(&stack, group);
+        assert_eq!(left.get(..10_000), Some(&(0..10_000).collect::<Vec<_>>()[..]), "{service}");
+        if group == "keep" {
+            assert_eq!(left.len(), 20_000);
+        } else {
+            // What was in its buffers is gone; the rest is there once.
+            assert!(left.is_sorted_by(|a, b| a < b) && left.last() < Some(&20_000), "{}", left.len());
+        }
+    }
+
+    // Removing ends it orderly; what is kept is whole, and in the formats that were asked for.
+    for (name, version) in [("a", 2), ("keep", 1)] {
+        let told = stack.succeeds(&format!("remove logfiles {name}"));
+        let kept = Path::new(told.lines().find_map(|line| line.strip_prefix("  its data is in ")).unwrap());
+        let data = kept.join("data");
+        assert_eq!(fs::read(data.join("c/0000000000/000")).unwrap()[0], version);
+        stack.succeeds(&format!("logfiles_check -c {}", data.display()));
+    }
+    assert_eq!(stack.succeeds("list"), "");
+    assert!(!stack.succeeds("service --status-all").contains("logfiles"));
+    assert_eq!(fs::read_dir(stack.path().join("etc/nodes")).unwrap().count(), 0);
+}
+
+/// Nodes that share out the timestamps: each has its own, clients need not know.
+#[test]
+fn logfiles_nodes_share_out_timestamps() {
+    let stack = Stack::new();
+    stack.succeeds("add logfiles old --maxval 999 --start");
+    let told = stack.succeeds("add logfiles new --minval 1000 --start");
+    assert!(!told.contains("warning"), "{told}");
+    put_at(&stack, "logfiles", 900..1100);
+    assert_eq!(stamps(&stack, "logfiles"), (900..1100).collect::<Vec<_>>());
+    for name in ["logfiles-old", "logfiles-new"] {
+        let port = stack.port(name);
+        let size = stack.succeeds(&format!("swarm logfiles --node 127.0.0.1:{port} --legacy size c"));
+        assert!(size.contains("\t100\t"), "{name}: {size}");
+    }
+    let list = stack.succeeds("list");
+    assert!(list.contains("timestamps up to 999,") && list.contains("timestamps from 1000 on,"), "{list}");
+    let refused = stack.run("add logfiles x --minval 5");
+    assert!(refused.err.contains("timestamps from 5 on overlap: logfiles-new has"), "{}", refused.err);
+    // A node that is away: what the other one has still comes, and it is said that this is not all.
+    stack.succeeds("service logfiles-old stop");
+    let ran = stack.run("swarm logfiles getall c --sorted");
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(1), 100), "{}", ran.err);
+    stack.succeeds("remove logfiles old --purge");
+    stack.succeeds("remove logfiles new --purge");
+}
+
 #[test]
 fn what_the_template_and_an_option_say_together_is_checked_before_anything_is_added() {
     let stack = Stack::new();
@@ -347,13 +445,36 @@ fn what_the_template_and_an_option_say_together_is_checked_before_anything_is_ad
     }
 }
 
+#[test]
+fn a_template_that_a_logfiles_node_does_not_take_adds_nothing() {
+    let stack = Stack::new();
+    let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc");
+    let template = fs::read_to_string(etc.join("logfiles/config.ini")).unwrap();
+    fs::create_dir_all(stack.path().join("etc/logfiles")).unwrap();
+    stack.0.write("etc/logfiles/config.ini", &template.replace("\nmode = interval", "\nmode = never")).unwrap();
+    let ran = stack.run("add logfiles a");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    for text in ["nothing was added", "etc/logfiles/config.ini", "mode", "never", "always"] {
+        assert!(ran.err.contains(text), "{text} is not in {}", ran.err);
+    }
+    assert!(!stack.path().join("srv/logfiles-a").exists());
+    // An option counts more than the template.
+    stack.succeeds("add logfiles a --sync always");
+    stack.succeeds("remove logfiles a --purge");
+}
+
 /// Kills `overstory add` at many moments: afterwards the instance is there as a whole or not at all, and the next
 /// command works.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the moment at which it is killed is what the rounds go through")]
 fn an_addition_killed_at_any_moment_leaves_all_or_nothing() {
     let stack = Stack::new();
-    let kinds = [("dht", "--range empty"), ("dmq", "--durability journal"), ("queue", "--group q")];
+    let kinds = [
+        ("dht", "--range empty"),
+        ("dmq", "--durability journal"),
+        ("queue", "--group q"),
+        ("logfiles", "--sync always"),
+    ];
     for (round, (kind, options)) in kinds.iter().cycle().take(24).enumerate() {
         let line = format!("add {kind} k{round} {options}");
         let mut child = stack.command(&line).stdout(Stdio::null()).spawn().unwrap();
@@ -368,11 +489,11 @@ fn an_addition_killed_at_any_moment_leaves_all_or_nothing() {
     let list = stack.run("list");
     assert_eq!((list.code, list.err.as_str()), (Some(0), ""), "{}", list.out);
     let listed = |kind: &str| list.out.lines().filter(|line| line.starts_with(&format!("{kind}-"))).count();
-    let all = listed("dht") + listed("dmq") + listed("queue");
+    let all: usize = kinds.iter().map(|(kind, _)| listed(kind)).sum();
     let present = fs::read_dir(stack.path().join("srv")).unwrap().count();
     let program_files = fs::read_dir(stack.path().join("etc/supervisord.d")).unwrap().count();
     assert_eq!((present, program_files), (all, all), "{}", list.out);
-    for (group, kind) in [("dht", "dht"), ("dmq", "dmq"), ("q", "queue")] {
+    for (group, kind) in [("dht", "dht"), ("dmq", "dmq"), ("q", "queue"), ("logfiles", "logfiles")] {
         let nodes = fs::read_to_string(stack.path().join(format!("etc/nodes/{group}.nodes"))).unwrap();
         assert_eq!(nodes.lines().filter(|line| !line.starts_with('#')).count(), listed(kind), "{nodes}");
     }

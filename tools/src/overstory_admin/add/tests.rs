@@ -341,7 +341,7 @@ async fn instances_of_all_kinds_have_names_ports_and_groups_of_their_own() {
         let (kind, service) = (instance.place.kind, instance.place.service());
         assert!(instance.port >= kind.first_port && instance.port < kind.first_port + 100, "{service}");
         assert_eq!(instance.neo_port, instance.port + 100, "{service}");
-        assert_eq!(instance.range.is_some(), kind.has_range(), "{service}");
+        assert_eq!(instance.range.is_some(), kind.shares != Shares::Nothing, "{service}");
         assert_eq!(bench.dir.path().join("srv").join(&service).join("backup-data").exists(), *kind == DHT);
         let nodes = bench.read(&format!("etc/nodes/{}.nodes", instance.group));
         assert!(nodes.contains(&format!("127.0.0.1:{} # {service}\n", instance.neo_port)), "{nodes}");

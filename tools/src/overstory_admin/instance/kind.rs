@@ -145,11 +145,6 @@ impl Kind {
         format!("{}-{name}", self.name)
     }
 
-    /// Whether an instance has a range.
-    pub(in crate::overstory_admin) fn has_range(&self) -> bool {
-        self.shares != Shares::Nothing
-    }
-
     /// The group of an instance that was not given another one.
     pub(in crate::overstory_admin) fn default_group<'a>(&'a self, name: &'a str) -> &'a str {
         if self.stands_alone { name } else { self.name }

@@ -282,7 +282,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use overstory_runtime::ini::{Dialect, Ini};
 
-    use super::super::kind::{DHT, KINDS};
+    use super::super::kind::{DHT, KINDS, Shares};
     use super::*;
 
     fn plan(kind: &'static Kind, dump_process: bool) -> Plan {
@@ -294,7 +294,7 @@ mod tests {
             ports: Ports { legacy: 21_003, neo: 21_103, admin: 21_203 },
             address: Ipv4Addr::UNSPECIFIED,
             legacy_address: Ipv4Addr::LOCALHOST,
-            range: kind.has_range().then(|| HashRange::new(0, 0xff).unwrap()),
+            range: (kind.shares != Shares::Nothing).then(|| HashRange::new(0, 0xff).unwrap()),
             settings: vec![period(if dump_process { 0 } else { 600 })],
             dump: dump_process.then(|| vec![period(600)]),
         }
@@ -322,7 +322,7 @@ mod tests {
             assert_eq!(value("Report", "instance"), kind.service("a"));
             assert_eq!(value("Dump", "period_s"), "600");
             let key = |key| ini.section("Server").unwrap().get(key);
-            assert_eq!(key("maxval"), kind.has_range().then_some("00000000000000ff"), "{}", kind.name);
+            assert_eq!(key("maxval"), (kind.shares != Shares::Nothing).then_some("00000000000000ff"), "{}", kind.name);
             assert_eq!(key("neoport"), kind.neo_key.map(|_| "21103"), "{}", kind.name);
             assert_eq!(ini.section("Report").unwrap().get("group"), None);
             assert_eq!(ini.duplicates().count(), 0);
