@@ -66,6 +66,8 @@ pub enum Unit {
     Own,
     /// It and what follows is a list of batches: the same records, in any order and any number of batches.
     Batches(ReadBatch),
+    /// The same, with the records in the recorded order.
+    Ordered(ReadBatch),
 }
 
 /// Messages that are batches of records: in the end the same records, in any order and any number of batches.
@@ -418,8 +420,8 @@ impl Peer {
     fn legacy<P: Protocol>(&mut self, line: &Line, ours: Option<Ours>, place: &str) {
         let how = P::legacy_unit(self.request, self.units);
         self.units += 1;
-        if let Unit::Batches(read) = how {
-            return self.legacy_batches(line, read, place);
+        if let Unit::Batches(read) | Unit::Ordered(read) = how {
+            return self.legacy_batches(line, read, matches!(how, Unit::Ordered(_)), place);
         }
         let expected = match ours {
             Some(Ours::Payload(bytes)) => {
@@ -435,7 +437,7 @@ impl Peer {
         assert_same(&actual, expected, place);
     }
 
-    fn legacy_batches(&mut self, line: &Line, read: ReadBatch, place: &str) {
+    fn legacy_batches(&mut self, line: &Line, read: ReadBatch, ordered: bool, place: &str) {
         if line.bytes != [0; 8] {
             self.expected.extend(read(&line.bytes[8..]));
             return;
@@ -452,8 +454,10 @@ impl Peer {
         }
         assert!(batches > 0, "{place}: a last batch, maybe empty, is always there");
         let mut expected = std::mem::take(&mut self.expected);
-        expected.sort();
-        actual.sort();
+        if !ordered {
+            expected.sort();
+            actual.sort();
+        }
         assert_eq!(actual, expected, "{place}");
     }
 }
