@@ -1,5 +1,7 @@
 //! Put and GetTimestampRange by neo (protocol §2.6).
 
+use std::time::Duration;
+
 use futures_util::future::{join_all, select_ok};
 use overstory_swarm::neo::dls::{PutReply, RangeLimits, Request};
 use tokio::time::Instant;
@@ -66,7 +68,7 @@ impl DlsClient {
     /// Asks the nodes that are there for their ranges, if they have not told them on these connections; gives what went
     /// wrong. They are asked again when they are there again.
     async fn learn(&self, links: &[Link], deadline: Instant) -> Option<Error> {
-        let ranges = &self.inner.ranges;
+        let (ranges, after) = (&self.inner.ranges, self.inner.group.config.request_timeout);
         let unknown = |(index, link): &(usize, &Link)| {
             ranges.of(*index, link.connections()).is_none() && link.trouble().is_none()
         };
@@ -74,26 +76,31 @@ impl DlsClient {
         asked.peek()?;
         let told = join_all(asked.map(|(index, link)| async move {
             let connection = link.connections();
-            self.range(link, deadline).await.map(|range| ranges.told(index, connection, range))
+            range(link, deadline, after).await.map(|range| ranges.told(index, connection, range))
         }));
         told.await.into_iter().find_map(Result::err)
     }
 
-    /// The range that a node tells; none if it does not know the request.
-    async fn range(&self, link: &Link, deadline: Instant) -> Result<Option<TimestampRange>, Error> {
-        let mut call = link.begin(&Request::GetTimestampRange, deadline).await?;
-        match call.done(deadline, self.inner.group.config.request_timeout).await? {
-            Done::Value(limits) => match RangeLimits::decode(&limits) {
-                Ok(limits) => Ok(Some(TimestampRange { min: limits.min, max: limits.max })),
-                Err(what) => Err(Error::protocol(call.node(), what)),
-            },
-            Done::Unsupported => Ok(None),
-            done => Err(call.unexpected(done)),
-        }
-    }
-
     pub(super) async fn neo_ranges(&self, links: &[Link]) -> Answers<Option<TimestampRange>> {
-        let deadline = Instant::now() + self.inner.group.config.request_timeout;
-        each(links.to_vec(), Link::node, |link| async move { self.range(&link, deadline).await }).await
+        let after = self.inner.group.config.request_timeout;
+        let deadline = Instant::now() + after;
+        each(links.to_vec(), Link::node, |link| async move { range(&link, deadline, after).await }).await
+    }
+}
+
+/// The range that a node tells; none if it does not know the request.
+pub(super) async fn range(link: &Link, deadline: Instant, after: Duration) -> Result<Option<TimestampRange>, Error> {
+    let connection = link.connections();
+    let mut call = link.begin(&Request::GetTimestampRange, deadline).await?;
+    match call.done(deadline, after).await? {
+        Done::Value(limits) => match RangeLimits::decode(&limits) {
+            Ok(limits) => {
+                link.listens(connection);
+                Ok(Some(TimestampRange { min: limits.min, max: limits.max }))
+            }
+            Err(what) => Err(Error::protocol(call.node(), what)),
+        },
+        Done::Unsupported => Ok(None),
+        done => Err(call.unexpected(done)),
     }
 }

@@ -13,6 +13,7 @@ use overstory_swarm::neo::dls::{self as neo, GetRangeMessage};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::{Batch, WalkError};
+use super::neo::range;
 use super::place::{Place, Ranks};
 use super::records::Filter;
 use crate::config::ClientConfig;
@@ -70,6 +71,8 @@ pub(super) struct Reader {
     stream: Option<Stream>,
     /// How often it broke since something new has come.
     fruitless: u32,
+    /// The connection by neo on which the node was asked what it is.
+    known: u64,
 }
 
 impl Reader {
@@ -77,7 +80,7 @@ impl Reader {
     pub(super) fn new(source: Source, question: Arc<Question>) -> Self {
         // Nothing is in it.
         let place = Place::new(1, 0);
-        Self { source, question, ranges: VecDeque::new(), place, stream: None, fruitless: 0 }
+        Self { source, question, ranges: VecDeque::new(), place, stream: None, fruitless: 0, known: 0 }
     }
 
     /// Reads these timestamps instead of what was asked for before. Those of a legacy node that lie on both sides of 0 come
@@ -185,7 +188,7 @@ impl Reader {
     }
 
     /// Sends the request.
-    async fn open(&self, low: u64, high: u64) -> Result<Stream, Error> {
+    async fn open(&mut self, low: u64, high: u64) -> Result<Stream, Error> {
         let question = &*self.question;
         let channel = question.channel.as_bytes();
         let wait = if self.fruitless == 0 { question.first } else { question.patience };
@@ -195,7 +198,12 @@ impl Reader {
                 let (filter, mode) = question.filter.neo();
                 let (low, high) = (Ranks::Signed.timestamp(low), Ranks::Signed.timestamp(high));
                 let request = neo::Request::GetRange { channel, low, high, filter, mode };
-                link.begin(&request, deadline).await.map(Stream::Neo)
+                let call = link.begin(&request, deadline).await?;
+                // Meanwhile: how it can be stopped depends on what it is. Whoever does not say it is not known.
+                if std::mem::replace(&mut self.known, link.connections()) != link.connections() {
+                    let _ = range(link, deadline, question.first).await;
+                }
+                Ok(Stream::Neo(call))
             }
             Source::Legacy { pool, .. } => {
                 let (first, last) = (Key(low).hex16(), Key(high).hex16());

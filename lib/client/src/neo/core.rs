@@ -212,11 +212,13 @@ pub(crate) struct Core<T> {
     /// What is to be sent.
     pub(crate) out: Vec<u8>,
     table: Table<Entry<T>>,
+    /// The node takes the Stop of a GetRange at any time.
+    pub(crate) listens: bool,
 }
 
 impl<T> Core<T> {
     pub(crate) fn new() -> Self {
-        Self { out: Vec::new(), table: Table::new(MAX_ACTIVE_REQUESTS) }
+        Self { out: Vec::new(), table: Table::new(MAX_ACTIVE_REQUESTS), listens: false }
     }
 
     /// Whether no further request can begin before one ends.
@@ -258,8 +260,8 @@ impl<T> Core<T> {
     }
 
     /// Ends a GetAll, a Mirror, a Consume or a GetRange; [`Event::Stopped`] tells when, unless it ends by itself before.
-    /// A Consume whose batch has come takes it over by this. A GetRange is told so as the answer to a batch: a published
-    /// node listens at no other time.
+    /// A Consume whose batch has come takes it over by this. A GetRange is told so as the answer to a batch, unless the
+    /// node listens at other times too.
     pub(crate) fn stop(&mut self, id: u64) {
         self.change(id, &[Shape::GetAll, Shape::Mirror, Shape::Consume, Shape::Range], |flow| flow.stop = true);
     }
@@ -284,7 +286,9 @@ impl<T> Core<T> {
             && of.contains(&entry.shape)
         {
             change(&mut entry.flow);
-            pump(entry.shape, &mut entry.flow, id, &mut self.out);
+            if entry.shape != Shape::Range || entry.flow.owed || self.listens {
+                pump(entry.shape, &mut entry.flow, id, &mut self.out);
+            }
         }
     }
 
@@ -426,9 +430,6 @@ fn progress<'a, T>(
 }
 
 fn pump(shape: Shape, flow: &mut Flow, id: u64, out: &mut Vec<u8>) {
-    if shape == Shape::Range && !flow.owed {
-        return;
-    }
     if let Some(control) = flow.next() {
         let code = match shape {
             Shape::Consume => ConsumeControl::Stop.code(),

@@ -149,6 +149,13 @@ impl Link {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// What is at the other end is known: it listens to the Stop of a GetRange at any time, as a published node does not.
+    pub(crate) fn listens(&self, connection: u64) {
+        if self.connections() == connection {
+            self.shared.lock().core.listens = true;
+        }
+    }
+
     /// Ends the connection; requests in flight fail.
     pub(crate) fn close(&self) {
         self.shared.lock().phase = Phase::Closed;

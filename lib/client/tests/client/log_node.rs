@@ -115,7 +115,7 @@ impl LogNode {
                     Some(_) => true,
                     None => self.batch(id, run, &mut out),
                 };
-                if ended.is_some() {
+                if matches!(ended, Some(GetRangeControl::Stop | GetRangeControl::Ack)) {
                     runs.remove(&id);
                 }
                 stream.write_all(&out).await.ok()?;
@@ -204,7 +204,11 @@ impl LogNode {
                 None
             }
             GetRangeControl::Stop => {
-                assert!(run.owed, "a Stop without a batch");
+                assert!(run.owed || self.range.lock().unwrap().is_some(), "a Stop without a batch");
+                // It crossed the end.
+                if run.finished {
+                    return Some(GetRangeControl::Continue);
+                }
                 self.stops.fetch_add(1, Ordering::SeqCst);
                 Some(GetRangeControl::Stop)
             }

@@ -262,6 +262,14 @@ async fn a_slow_reader_is_waited_for_and_one_that_stops_stops_the_node() {
         }
         until(|| node.stops.load(Ordering::SeqCst) == round).await;
     }
+    // A node that knows more than the published one is stopped while it searches.
+    let searching = LogNode::start(Some((0, 9)), Behaviour { busy: 1000, ..Behaviour::default() }).await;
+    let other = DlsClient::connect(neo(&[searching.address])).await.unwrap();
+    let records = other.get_all("c", Filter::None, Order::ByTime).unwrap();
+    until(|| searching.asked.load(Ordering::SeqCst) == 1 && searching.reads.load(Ordering::SeqCst) == 1).await;
+    other.put("c", 5, b"v").await.unwrap();
+    drop(records);
+    until(|| searching.stops.load(Ordering::SeqCst) == 1).await;
     // Suspended and resumed, nothing is lost.
     let records = client.get_range("c", 0, 999, Filter::None, Order::AsTheyCome).unwrap();
     let control = records.control();

@@ -342,6 +342,26 @@ fn a_get_range_is_answered_batch_by_batch_and_at_no_other_time() {
 }
 
 #[test]
+fn a_node_that_listens_is_stopped_at_any_time() {
+    let (mut core, batch) = (Core::new(), log_batch());
+    core.listens = true;
+    let id = get_range(&mut core);
+    feed(&mut core, id, &[&[SUPPORTED], &[1]]);
+    core.stop(id);
+    assert_eq!(take(&mut core), [2]);
+    // A batch, or the end, that crosses it.
+    assert_eq!(feed(&mut core, id, &[&batch]).len(), 1);
+    core.go_on(id);
+    assert_eq!(take(&mut core), [0u8; 0]);
+    assert_eq!(feed(&mut core, id, &[&[4]]), ["Stopped"]);
+    let id = get_range(&mut core);
+    feed(&mut core, id, &[&[SUPPORTED], &[1]]);
+    core.stop(id);
+    assert_eq!(feed(&mut core, id, &[&[5]]), ["Last([5])"]);
+    assert_eq!(take(&mut core), [2, 6]);
+}
+
+#[test]
 fn a_get_range_is_refused_before_it_begins_and_fails_at_any_time() {
     for (payloads, last) in [
         (&[&[SUPPORTED][..], &[3]][..], "Last([3])"),
