@@ -42,7 +42,8 @@ impl AmqpWatch {
 #[async_trait]
 impl BrokerWatch for AmqpWatch {
     async fn queues(&self) -> Result<Vec<QueueLength>, String> {
-        let names = [topology::ENGINE_EVENTS, topology::ENGINE_COLLECTDGW, topology::ENGINE_DEAD];
+        let names =
+            [topology::ENGINE_EVENTS, topology::ENGINE_COLLECTDGW, topology::ENGINE_ARCHIVE, topology::ENGINE_DEAD];
         let counts = queue_counts(&self.config, &names).await.map_err(|error| chain(&error))?;
         let length = |count: overstory_amqp::queues::QueueCount| QueueLength {
             name: count.name,

@@ -102,7 +102,7 @@ impl ApiError {
     }
 
     /// 503: `what` cannot be used now; `log` is not shown to the client.
-    pub fn unavailable(what: &'static str, log: impl fmt::Display) -> Self {
+    pub fn unavailable(what: impl Into<Cow<'static, str>>, log: impl fmt::Display) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, what).log(log);
         Self { retry_after: Some(RETRY_AFTER_S), ..error }
     }

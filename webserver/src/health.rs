@@ -220,6 +220,7 @@ fn describe(
 
 const DEAD: &str = overstory_amqp::topology::ENGINE_DEAD;
 const COLLECTD_ENGINE: &str = "collectdgw";
+const ARCHIVE_ENGINE: &str = "archive";
 
 fn graph(names: &BTreeSet<&str>, configured: &EngineMap) -> Graph {
     let edge = |(from, to): (&String, &String)| Edge { from: from.clone(), to: to.clone() };
@@ -231,6 +232,7 @@ fn engine_health(name: &str, runs: &[EngineRun], queues: &[QueueLength]) -> Engi
     let own: Vec<_> = runs.iter().filter(|run| run.engine == name).collect();
     let queue = match name {
         COLLECTD_ENGINE => overstory_amqp::topology::ENGINE_COLLECTDGW,
+        ARCHIVE_ENGINE => overstory_amqp::topology::ENGINE_ARCHIVE,
         _ => overstory_amqp::topology::ENGINE_EVENTS,
     };
     let queue_length = queues.iter().find(|found| found.name == queue).map_or(0, |found| found.messages);

@@ -4,6 +4,7 @@
 //! Handlers run on actix' workers; what outlives a request runs on the program's runtime (`shared`).
 
 mod access;
+pub mod archive;
 pub mod auth;
 mod body;
 pub mod broker;

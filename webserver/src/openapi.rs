@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::routes::{account, alarms, entities, event, health, info, metrics, nodes, services};
+use crate::routes::{account, alarms, entities, event, events, health, info, metrics, nodes, services};
 
 /// What is wrong with a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -158,6 +158,7 @@ pub struct EventSchema {
         info::healthz, info::readyz, info::openapi, info::app_info,
         account::login, account::logout, account::logout_by_get, account::me,
         event::send,
+        events::list,
         alarms::list, alarms::get, alarms::steps, alarms::details,
         entities::list,
         nodes::list,

@@ -21,9 +21,12 @@ use overstory_store::config::{StoreConfig, StoreKind};
 use overstory_store::open::{WebSide, open_web};
 use overstory_store::{Accounts, StoreError};
 
+use crate::archive::nodes::ArchiveFiles;
+use crate::archive::{ArchiveNodes, EventArchive};
 use crate::broker::AmqpWatch;
 use crate::config::{self, Settings};
 use crate::metrics::Metrics;
+use crate::routes::events::search_time;
 use crate::state::{AppState, Ports, Stores};
 use crate::supervised::PrefixServices;
 use crate::{engines, openapi, server};
@@ -58,6 +61,7 @@ struct Configuration {
     settings: Settings,
     amqp: AmqpConfig,
     store: StoreConfig,
+    archive: Option<ArchiveFiles>,
 }
 
 /// Runs the web server.
@@ -93,15 +97,17 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn load(home: &Home) -> Result<Configuration, ConfigError> {
+    let settings = Settings::load(home)?;
     Ok(Configuration {
-        settings: Settings::load(home)?,
+        archive: settings.archive.as_ref().map(|archive| ArchiveFiles::read(home, archive)).transpose()?,
+        settings,
         amqp: AmqpConfig::load(home)?,
         store: StoreConfig::load(home, &[])?,
     })
 }
 
 async fn serve(home: Home, address: SocketAddr, configuration: Configuration, shutdown: Shutdown) -> BodyResult {
-    let Configuration { settings, amqp, store } = configuration;
+    let Configuration { settings, amqp, store, archive } = configuration;
     let listener = bind(address)?;
     let (registry, ready) = (Registry::new(), Ready::new(&[STORE]));
     let metrics = Metrics::register(&registry)?;
@@ -111,6 +117,13 @@ async fn serve(home: Home, address: SocketAddr, configuration: Configuration, sh
     let Some(stores) = open_store(&store, &home, &shutdown).await? else { return Ok(()) };
     let publisher = start_publisher(&home, &amqp, &settings, shutdown.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let archive = match archive {
+        Some(files) => {
+            let nodes = ArchiveNodes::start(&files, search_time(settings.answer_timeout))?;
+            Some(Arc::new(nodes) as Arc<dyn EventArchive>)
+        }
+        None => None,
+    };
     let ports = Ports {
         stores: stores.clone(),
         sink: Arc::new(publisher.clone()),
@@ -118,6 +131,7 @@ async fn serve(home: Home, address: SocketAddr, configuration: Configuration, sh
             let home = home.clone();
             move || engines::read(&home)
         }),
+        archive,
         broker: Arc::new(AmqpWatch::new(amqp)),
         services: Arc::new(PrefixServices::new(home.root().to_owned())),
         clock,

@@ -5,6 +5,7 @@ pub mod account;
 pub mod alarms;
 pub mod entities;
 pub mod event;
+pub mod events;
 pub mod health;
 pub mod info;
 pub mod metrics;
@@ -38,6 +39,8 @@ pub enum Group {
     Always,
     /// Sending events.
     Event,
+    /// Archived events.
+    Events,
     /// Alarms.
     Alarms,
     /// Entities.
@@ -55,6 +58,7 @@ impl Group {
         match self {
             Self::Always => true,
             Self::Event => switches.event,
+            Self::Events => switches.events,
             Self::Alarms => switches.alarms,
             Self::Entities => switches.entities,
             Self::Metrics => switches.metrics,
@@ -81,7 +85,7 @@ pub struct Endpoint {
 #[must_use]
 pub fn table() -> Vec<Endpoint> {
     use Access::{Authenticated, Permission, Public};
-    use Group::{Alarms, Always, Entities, Event, Healthcheck, Metrics, Services};
+    use Group::{Alarms, Always, Entities, Event, Events, Healthcheck, Metrics, Services};
     let (get, post, put) = (Method::GET, Method::POST, Method::PUT);
     let end = |method: &Method, path, group, access, handler| Endpoint {
         method: method.clone(),
@@ -102,6 +106,7 @@ pub fn table() -> Vec<Endpoint> {
         end(&get, "/api/v4/account/me", Always, Authenticated, |r| r.to(account::me)),
         end(&get, "/api/v4/app-info", Always, Authenticated, |r| r.to(info::app_info)),
         end(&post, "/api/v4/event", Event, Permission(EVENT, CAN), |r| r.to(event::send)),
+        end(&get, "/api/v4/events", Events, Permission(ENTITY, READ), |r| r.to(events::list)),
         end(&get, "/api/v4/alarms", Alarms, alarms, |r| r.to(alarms::list)),
         end(&get, "/api/v4/alarms/{id}", Alarms, alarms, |r| r.to(alarms::get)),
         end(&get, "/api/v4/alarms/{id}/steps", Alarms, alarms, |r| r.to(alarms::steps)),

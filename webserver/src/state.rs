@@ -9,6 +9,7 @@ use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricS
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::archive::EventArchive;
 use crate::auth::Authenticator;
 use crate::broker::BrokerWatch;
 use crate::config::Settings;
@@ -25,6 +26,8 @@ const EVENT_BODIES: usize = 4;
 
 /// Long lists that are put together at the same time: one of 10,000 alarms takes tens of megabytes.
 const LONG_LISTS: usize = 2;
+/// Pages of archived events that are put together at the same time: each takes tens of megabytes at most.
+const SEARCHES: usize = 2;
 /// A page of more items is a long list.
 const SHORT_LIST: u32 = 200;
 
@@ -54,6 +57,8 @@ pub struct Ports {
     pub sink: Arc<dyn EventSink>,
     /// The engines as they are configured now.
     pub engines: Arc<dyn Fn() -> EngineMap + Send + Sync>,
+    /// The archive of events, if there is one.
+    pub archive: Option<Arc<dyn EventArchive>>,
     /// The broker's state.
     pub broker: Arc<dyn BrokerWatch>,
     /// The supervised services.
@@ -79,6 +84,7 @@ pub struct AppState {
     /// Turns to read bodies of events.
     pub event_bodies: Semaphore,
     long_lists: Semaphore,
+    searches: Semaphore,
     /// What has to be in place to serve requests.
     pub ready: Ready,
     /// The wish to stop.
@@ -110,9 +116,21 @@ impl AppState {
             health: HealthCache::default(),
             event_bodies,
             long_lists,
+            searches: Semaphore::new(SEARCHES),
             ready,
             shutdown,
         })
+    }
+
+    /// Waits for the turn to search the archive.
+    ///
+    /// # Errors
+    /// 503 when too many are searching.
+    pub(crate) async fn turn_to_search(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        match tokio::time::timeout(self.settings.answer_timeout, self.searches.acquire()).await {
+            Ok(turn) => turn.map_err(ApiError::internal),
+            Err(_) => Err(ApiError::unavailable("Too many searches at a time", "no turn to search the archive")),
+        }
     }
 
     /// Waits for the turn to put a long list together; short ones need none.

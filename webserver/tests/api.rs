@@ -6,6 +6,8 @@
 mod accounts;
 #[path = "api/alarms.rs"]
 mod alarms;
+#[path = "api/archive.rs"]
+mod archive;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/events.rs"]

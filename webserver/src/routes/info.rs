@@ -36,6 +36,8 @@ pub struct AppInfo {
 pub struct WebservicesView {
     /// Sending events.
     pub event: bool,
+    /// Archived events.
+    pub events: bool,
     /// Alarms.
     pub alarms: bool,
     /// Entities.
@@ -86,6 +88,7 @@ pub(super) async fn app_info(state: web::Data<AppState>) -> HttpResponse {
         store: state.ports.stores.name,
         webservices: WebservicesView {
             event: switches.event,
+            events: switches.events,
             alarms: switches.alarms,
             entities: switches.entities,
             metrics: switches.metrics,

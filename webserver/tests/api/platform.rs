@@ -133,7 +133,7 @@ async fn a_group_that_is_switched_off_is_not_there() {
     }
     assert_eq!(server.get("/api/v4/entities").await.status, 200);
     let info = server.get("/api/v4/app-info").await.json();
-    let switches = json!({"event": true, "alarms": false, "entities": true, "metrics": true, "healthcheck": true,
+    let switches = json!({"event": true, "events": true, "alarms": false, "entities": true, "metrics": true, "healthcheck": true,
         "services": false});
     assert_eq!(info["webservices"], switches);
     assert_eq!((&info["title"], &info["store"]), (&json!("Overstory"), &json!("SQLite")));

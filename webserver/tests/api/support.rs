@@ -18,6 +18,7 @@ use overstory_runtime::prometheus::Registry;
 use overstory_store::config::StoreConfig;
 use overstory_store::open::{EngineSide, open_engines, open_web};
 use overstory_store::{Account, Accounts, Commit, Role};
+use overstory_webserver::archive::EventArchive;
 use overstory_webserver::broker::{BrokerWatch, QueueLength};
 use overstory_webserver::config::Settings;
 use overstory_webserver::engines::EngineMap;
@@ -58,6 +59,15 @@ pub(crate) async fn start() -> Server {
 
 /// Starts a server after changing the settings.
 pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Server {
+    start_all(change, None).await
+}
+
+/// Starts a server with an archive of events.
+pub(crate) async fn start_with_archive(archive: Arc<dyn EventArchive>) -> Server {
+    start_all(|_| (), Some(archive)).await
+}
+
+async fn start_all(change: impl FnOnce(&mut Settings), archive: Option<Arc<dyn EventArchive>>) -> Server {
     let mut settings = Settings { workers: 1, ..Settings::default() };
     change(&mut settings);
     let dir = tempfile::tempdir().unwrap();
@@ -85,6 +95,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Server {
             let next = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|to| (*to).to_owned()).collect());
             EngineMap::from([next("cleaner", &["alarms"]), next("alarms", &[]), next("stats", &[])])
         }),
+        archive,
         broker: broker.clone(),
         services: services.clone(),
         clock: clock.clone(),
