@@ -84,6 +84,7 @@ impl Log {
     /// The log behind what was read from its file, or a new file if there is none.
     pub(crate) fn resume(disk: Arc<dyn Disk>, dir: &Path, state: &State, end: Option<u64>) -> io::Result<Self> {
         let path = dir.join(FILE);
+        let is_new = end.is_none();
         let (file, end, size) = match end {
             Some(end) => {
                 let file = disk.create(&path)?;
@@ -98,7 +99,7 @@ impl Log {
                 (file, size, size)
             }
         };
-        Ok(Self {
+        let mut log = Self {
             disk,
             dir: dir.to_owned(),
             file,
@@ -110,7 +111,11 @@ impl Log {
             touched: false,
             suspect: false,
             compact_at: size.saturating_mul(2).saturating_add(SLACK),
-        })
+        };
+        if is_new {
+            log.was_synced();
+        }
+        Ok(log)
     }
 
     /// Says that a bucket will be written to, and what is durable of it: [`Entry::EMPTY`] for a new one. Once for each

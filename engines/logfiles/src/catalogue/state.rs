@@ -185,7 +185,7 @@ pub(crate) enum End {
 /// Reads a file: what it says, where its last good entry ends, and what is there.
 pub(crate) fn load(file: &dyn File) -> io::Result<(State, u64, End)> {
     let mut state = State::default();
-    let mut window = Window { file, start: 0, bytes: Vec::new(), taken: 0 };
+    let mut window = Window { file, length: file.len()?, start: 0, bytes: Vec::new(), taken: 0 };
     window.more()?;
     match entries::read_head(window.rest()) {
         Head::Good => window.taken = HEAD,
@@ -217,6 +217,7 @@ pub(crate) fn load(file: &dyn File) -> io::Result<(State, u64, End)> {
 
 struct Window<'a> {
     file: &'a dyn File,
+    length: u64,
     start: u64,
     bytes: Vec<u8>,
     taken: usize,
@@ -237,10 +238,12 @@ impl Window<'_> {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         let had = self.bytes.len();
-        self.bytes.resize(had + WINDOW, 0);
-        let read = self.file.read_at(&mut self.bytes[had..], self.start + had as u64);
-        self.bytes.truncate(had + read.as_ref().copied().unwrap_or(0));
-        Ok(read? > 0)
+        let at = self.start + had as u64;
+        let left = usize::try_from(self.length.saturating_sub(at)).unwrap_or(WINDOW);
+        self.bytes.resize(had + left.min(WINDOW), 0);
+        let read = self.bytes.get_mut(had..).map_or(Ok(0), |room| self.file.read_at(room, at))?;
+        self.bytes.truncate(had + read);
+        Ok(read > 0)
     }
 
     /// Whether all up to some place behind here was durable.

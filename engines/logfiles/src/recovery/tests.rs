@@ -40,13 +40,15 @@ fn bucket_of(path: &str) -> Option<(String, BucketNumber)> {
     Some((channel.to_owned(), crate::bucket::Slot::parse(slot)?.bucket(file)?))
 }
 
+type Records = Vec<(u64, Vec<u8>)>;
+
 /// What the files say, and the records in them.
-fn scan(disk: &SimDisk) -> BTreeMap<(String, BucketNumber), (Entry, Vec<(u64, Vec<u8>)>)> {
+fn scan(disk: &SimDisk) -> BTreeMap<(String, BucketNumber), (Entry, Records)> {
     let mut all = BTreeMap::new();
     for (path, content) in disk.files() {
         let Some((channel, number)) = bucket_of(&path) else { continue };
         let file = disk.open(Path::new(&path)).unwrap();
-        let (length, mut records) = (content.len() as u64, Vec::new());
+        let (length, mut records) = (content.len() as u64, Records::new());
         let format = Format::of(&content);
         let mut bytes = 0;
         if let Some(format) = format {
@@ -178,7 +180,7 @@ impl Node {
     }
 }
 
-fn values(keys: &[u64]) -> Vec<(u64, Vec<u8>)> {
+fn values(keys: &[u64]) -> Records {
     keys.iter().map(|key| (*key, format!("value of {key}").into_bytes())).collect()
 }
 

@@ -48,8 +48,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-type Records = Vec<(u64, Vec<u8>)>;
-
 /// What was done to a bucket: its records, how many have reached the file for sure, and how many the disk.
 #[derive(Debug, Clone, Default)]
 struct Known {
