@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overstory_model::State as Level;
 use overstory_node::commit::Commits;
@@ -64,6 +65,9 @@ pub struct Gauges {
     pub checkpoints: u64,
     /// Whether replies wait until the writer has caught up.
     pub behind: bool,
+    /// How much later than promised the oldest record becomes durable that is not yet: than the time between two
+    /// checkpoints, or in `always` mode than a second.
+    pub late: Duration,
 }
 
 impl Storage {
@@ -328,6 +332,7 @@ impl Storage {
             touched: state.figures.touched,
             checkpoints: state.figures.checkpoints,
             behind: state.behind,
+            late: state.late(),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Storage {
                 }
                 () = sleep_until(checkpoint) => {
                     checkpoint = Instant::now() + every;
-                    self.state.borrow().give(Job::Checkpoint);
+                    self.state.borrow_mut().checkpoint();
                 }
             }
         }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overstory_node::commit::Commits;
+use tokio::time::Instant;
 
 use super::buckets::{Bucket, Buckets, Flying};
 use super::{Damages, PutError, StorageOptions, SyncMode};
@@ -15,6 +17,8 @@ use crate::writer::{Chunk, Done, Figures, Handle, Job, Key, Place, Source, Troub
 
 /// What a chunk on its way counts beside its bytes.
 const OVERHEAD: usize = 512;
+/// How long a group takes at most on a disk that is well.
+const GROUP: Duration = Duration::from_secs(1);
 
 pub(super) struct State {
     pub(super) options: StorageOptions,
@@ -37,8 +41,11 @@ pub(super) struct State {
     /// Buckets with something in their buffers: since the last tick, and since before it.
     young: Vec<Source>,
     old: Vec<Source>,
-    /// A group is being made durable.
-    group: bool,
+    /// Since when a group is being made durable.
+    group: Option<Instant>,
+    /// When the last checkpoint was asked for, and the time up to which everything is durable by the last one that is done.
+    checkpoint_asked: Instant,
+    durable_up_to: Instant,
     /// The drive was told that there is something to do.
     woken: bool,
     pub(super) figures: Figures,
@@ -68,7 +75,9 @@ impl State {
             behind: false,
             young: Vec::new(),
             old: Vec::new(),
-            group: false,
+            group: None,
+            checkpoint_asked: Instant::now(),
+            durable_up_to: Instant::now(),
             woken: false,
             figures: Figures::default(),
         }
@@ -116,7 +125,7 @@ impl State {
             commits.changed();
         }
         // In `always` mode the end of a group looks for the next one.
-        Ok(!self.woken && !self.group && !std::mem::replace(&mut self.woken, true))
+        Ok(!self.woken && self.group.is_none() && !std::mem::replace(&mut self.woken, true))
     }
 
     /// The bucket of a key, opened if it is not.
@@ -221,8 +230,8 @@ impl State {
 
     /// Begins what is due. True: buffers wait for a tick.
     pub(super) fn turn(&mut self, commits: &Commits) -> bool {
-        if self.options.sync == SyncMode::Always && !self.group && commits.made() > commits.durable() {
-            self.group = true;
+        if self.options.sync == SyncMode::Always && self.group.is_none() && commits.made() > commits.durable() {
+            self.group = Some(Instant::now());
             self.seal_all();
             self.give(Job::Sync { commit: commits.made() });
         }
@@ -261,7 +270,7 @@ impl State {
                 Done::Wrote { key, source, entry } => self.wrote(key, source, entry),
                 Done::Changed { key, entry } => self.changed(key, entry, damages),
                 Done::Synced { commit } => {
-                    self.group = false;
+                    self.group = None;
                     commits.reached(commit);
                 }
                 Done::Trouble(trouble) => {
@@ -275,7 +284,12 @@ impl State {
                     }
                     self.judge();
                 }
-                Done::Figures(figures) => self.figures = figures,
+                Done::Figures(figures) => {
+                    if figures.checkpoints > self.figures.checkpoints {
+                        self.durable_up_to = self.checkpoint_asked;
+                    }
+                    self.figures = figures;
+                }
                 // Who asked may have gone.
                 Done::Answer(answer, result) => drop(answer.send(result)),
                 Done::AnswerBool(answer, result) => drop(answer.send(result)),
@@ -286,6 +300,20 @@ impl State {
             if self.options.sync == SyncMode::Interval {
                 commits.reached(commits.made());
             }
+        }
+    }
+
+    /// Asks for a checkpoint.
+    pub(super) fn checkpoint(&mut self) {
+        self.checkpoint_asked = Instant::now();
+        self.give(Job::Checkpoint);
+    }
+
+    /// How much later than promised the oldest record becomes durable that is not yet.
+    pub(super) fn late(&self) -> Duration {
+        match self.options.sync {
+            SyncMode::Always => self.group.map_or(Duration::ZERO, |since| since.elapsed().saturating_sub(GROUP)),
+            SyncMode::Interval => self.durable_up_to.elapsed().saturating_sub(self.options.checkpoint),
         }
     }
 

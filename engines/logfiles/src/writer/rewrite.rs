@@ -185,7 +185,7 @@ impl Writer {
         }
         let format = front.format.ok_or(io::ErrorKind::InvalidInput)?;
         let mut temporary = path.clone();
-        temporary.set_extension("tmp");
+        temporary.set_extension("new");
         let entry = Rest { disk: &*self.disk, number, format, front: front.length, length, level: self.setup.level }
             .write(&path, &temporary);
         let placed = entry.and_then(|entry| self.put_in_place(place, number, &temporary, entry));
@@ -203,11 +203,8 @@ impl Writer {
         }
         let entry = match recovery::settle(&*self.disk, &self.setup.dir, &place.name, number) {
             Ok(settled) => Some(settled.entry).filter(|settled| *settled != entry),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.log.removed_bucket(&place.name, number)?;
-                self.out.push(Done::Changed { key, entry: None });
-                return Ok(());
-            }
+            // A name that is gone and not durably so would be there again after a power cut.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.remove_bucket(place, number),
             Err(error) => return Err(error),
         };
         if let Some(entry) = entry {

@@ -118,6 +118,7 @@ fn a_checkpoint_that_fails_is_found_and_the_node_goes_on_in_interval_mode() {
         storage.flush().await.unwrap();
         disk.fail(Call::Sync, 0, 1000, io::ErrorKind::Other);
         until("it is found", || has(&storage, "sync")).await;
+        until("it is late", || storage.gauges().late > Duration::ZERO).await;
         disk.heal();
         storage.put("log", 0x1001, b"two").unwrap();
         storage.flush().await.unwrap();

@@ -14,7 +14,7 @@ fn compressed(disk: &SimDisk, view: &BucketView) -> (PathBuf, Entry) {
     }
     let mut content = Format::V2.header().to_vec();
     crate::format::v2::encode_block(content.len() as u64, &plain, 3, &mut content).unwrap();
-    let path = view.path().with_extension("tmp");
+    let path = view.path().with_extension("new");
     let file = disk.create(&path).unwrap();
     file.write_all_at(&content, 0).unwrap();
     file.sync().unwrap();
