@@ -150,7 +150,7 @@ impl Reading {
             && format == Format::V2
             && view.length >= INDEXED
             && !whole(&view, ranges)
-            && let Some(index) = v2::Index::read(&*open.file, view.length)?
+            && let Ok(Some(index)) = v2::Index::read(&*open.file, view.length)
         {
             walker = walker.with_index(index);
         }

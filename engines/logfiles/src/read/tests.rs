@@ -356,6 +356,47 @@ fn large_records_and_buckets_of_many_windows_are_whole() {
 }
 
 #[test]
+fn a_part_of_a_large_bucket_is_found_by_its_index() {
+    let world = World::new();
+    let value = |key: u64| {
+        let mut state = key | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[2]
+        };
+        (0..20_000).map(|_| next()).collect::<Vec<_>>()
+    };
+    let some: Vec<Record> = (0x1000..0x1200).map(|key| (key, value(key))).collect();
+    let mut bytes = file_of(Format::V2, &some);
+    let end = bytes.len() as u64;
+    assert!(end > 4 << 20, "{end}");
+    let mut index = v2::Index::default();
+    index.add(16, &bytes[16..]);
+    index.write(end, &mut bytes);
+    let indexed = bytes.len() as u64;
+    // Blocks that came behind the index.
+    let more: Vec<Record> = (0x1100..0x1102).map(|key| (key, value(key + 7))).collect();
+    let mut plain = Vec::new();
+    more.iter().for_each(|(key, value)| record::put(Framing::Plain, *key, value, &mut plain));
+    v2::encode_block(bytes.len() as u64, &plain, 3, &mut bytes).unwrap();
+    let number = BucketNumber::of(0x1000);
+    for length in [end, indexed, bytes.len() as u64] {
+        world.put_file(number, &bytes);
+        world.know(number, Some(Format::V2), length, &[]);
+        let (some, behind) = (&some, if length > indexed { &more[..] } else { &[] });
+        node(&world, SMALL, |node| async move {
+            let ranges = Ranges::one(KeyRange::new(0x1100, 0x1101).unwrap());
+            let expected = [&some[0x100..0x102], behind].concat();
+            assert!(node.read(request(ranges, Shape::Neo)).await == expected);
+            assert!(node.read(all(Shape::Legacy)).await == [&some[..], behind].concat());
+            assert_eq!(node.damages(0).await, []);
+        });
+    }
+}
+
+#[test]
 fn a_filter_leaves_out_what_does_not_match() {
     let world = World::new();
     let everything = mixed(&world);
