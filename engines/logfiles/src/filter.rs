@@ -47,7 +47,7 @@ pub struct Filter(Kind);
 #[derive(Debug)]
 enum Kind {
     All,
-    Holds(Finder<'static>),
+    Holds(Box<Finder<'static>>),
     Matches(Box<Matcher>),
 }
 
@@ -65,7 +65,7 @@ impl Filter {
     pub fn substring(bytes: &[u8]) -> Result<Self, PatternError> {
         Ok(match bytes.len() {
             0 => Self::none(),
-            1..=MAX_PATTERN => Self(Kind::Holds(Finder::new(bytes).into_owned())),
+            1..=MAX_PATTERN => Self(Kind::Holds(Box::new(Finder::new(bytes).into_owned()))),
             length => return Err(PatternError::TooLong(length)),
         })
     }

@@ -111,12 +111,12 @@ impl Ahead {
             }
             Err(error) => return Opened::Fault(error),
         };
-        Reading::new(view, file, (disk, count), ranges, buffers, doubt).unwrap_or_else(Opened::Fault)
+        Reading::open(view, file, (disk, count), ranges, buffers, doubt).unwrap_or_else(Opened::Fault)
     }
 }
 
 impl Reading {
-    fn new(
+    fn open(
         mut view: BucketView,
         file: Option<OpenFile>,
         (disk, count): (Arc<dyn Disk>, Arc<AtomicUsize>),
