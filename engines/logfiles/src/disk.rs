@@ -71,6 +71,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Its calls may wait for a disk.
+#[expect(clippy::len_without_is_empty, reason = "a length is asked from the disk, with errors")]
 pub trait File: Send + Sync {
     /// Reads at an offset, as many bytes as are there and fit; 0 at the end.
     ///

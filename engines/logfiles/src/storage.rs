@@ -43,8 +43,9 @@ use state::State;
 ///
 /// Dropped without [`Storage::close`] it leaves what a killed process leaves.
 pub struct Storage {
-    state: RefCell<State>,
+    /// Dropped before the writer is waited for, which may wait for room in it.
     done: RefCell<mpsc::Receiver<Vec<Done>>>,
+    state: RefCell<State>,
     wake: Notify,
     commits: Rc<Commits>,
     damages: Damages,

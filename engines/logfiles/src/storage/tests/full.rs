@@ -147,3 +147,13 @@ fn replies_wait_when_the_writer_is_behind_and_then_records_are_refused() {
         assert_eq!(read(&storage, &disk, "log").len(), taken + 1);
     });
 }
+
+#[test]
+fn a_storage_is_dropped_while_nobody_takes_in_what_the_writer_does() {
+    let disk = SimDisk::new();
+    let (storage, _commits) = open(&disk, StorageOptions { open_files: 1, ..options() });
+    for key in 1..5000_u64 {
+        storage.put("log", key << 12, b"value").unwrap();
+    }
+    drop(storage);
+}
