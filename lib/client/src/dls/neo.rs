@@ -29,18 +29,26 @@ impl DlsClient {
         let mut refused = Refused::default();
         loop {
             let failure = self.learn(links, deadline).await;
-            let round = self.inner.group.turns.round();
-            let takes = |&index: &usize| {
-                self.inner.ranges.last(index).is_some_and(|range| range.holds(timestamp)) && !refused.has(index)
+            // What a node has told holds as long as it is there.
+            let told = |index: usize, link: &Link| {
+                self.inner.ranges.of(index, link.connections()).filter(|_| link.trouble().is_none())
             };
-            let takers: Vec<usize> = round.filter(takes).collect();
+            let takes = |&index: &usize| {
+                let range = links.get(index).and_then(|link| told(index, link));
+                range.is_some_and(|range| range.holds(timestamp)) && !refused.has(index)
+            };
+            let takers: Vec<usize> = self.inner.group.turns.round().filter(takes).collect();
             if takers.is_empty() {
                 if let Some(error) = refused.take().or(failure.filter(|_| Instant::now() >= deadline)) {
                     return Err(error);
                 }
-                // Those whose ranges are not known may take it.
-                let unknown = links.iter().enumerate().filter(|(index, _)| self.inner.ranges.last(*index).is_none());
-                let waiting: Vec<_> = unknown.map(|(_, link)| Box::pin(link.up(deadline))).collect();
+                // Of those that are away, or have not told anything yet, some may take it.
+                let may = |(index, link): &(usize, &Link)| {
+                    let last = self.inner.ranges.last(*index);
+                    told(*index, link).is_none() && last.is_none_or(|range| range.holds(timestamp))
+                };
+                let waiting: Vec<_> =
+                    links.iter().enumerate().filter(may).map(|(_, link)| Box::pin(link.up(deadline))).collect();
                 if waiting.is_empty() {
                     return Err(Error::NoNodeForTimestamp(timestamp));
                 }
