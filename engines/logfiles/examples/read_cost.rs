@@ -35,7 +35,7 @@ fn write(dir: &Path, format: Format, length: usize, per_bucket: usize) -> Result
         let mut bytes = format.header().to_vec();
         let mut plain = Vec::new();
         for index in 0..per_bucket as u64 {
-            let key = bucket << 12 | index & 0xfff;
+            let key = bucket << 12 | (index & 0xfff);
             let text = format!("{{\"n\": {index}, \"component\": \"host-{:03}\", \"output\": \"", index * 7 % 1000);
             let mut value: Vec<u8> = text.into_bytes();
             let mut state = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -81,7 +81,7 @@ fn write(dir: &Path, format: Format, length: usize, per_bucket: usize) -> Result
 fn cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let of = |time: nix::sys::time::TimeVal| {
-        Duration::new(time.tv_sec().unsigned_abs(), time.tv_usec().unsigned_abs() as u32 * 1000)
+        Duration::from_secs(time.tv_sec().unsigned_abs()) + Duration::from_micros(time.tv_usec().unsigned_abs())
     };
     Ok(of(usage.user_time()) + of(usage.system_time()))
 }

@@ -300,7 +300,7 @@ mod tests {
 
     fn record(index: u64, length: usize) -> (u64, Vec<u8>) {
         let noise = index.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
-        (0x5727_5000 | index * 7 & 0xfff, noise.iter().copied().cycle().take(length).collect())
+        (0x5727_5000 | (index * 7) & 0xfff, noise.iter().copied().cycle().take(length).collect())
     }
 
     #[test]
