@@ -32,10 +32,12 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long one request takes at most, waiting for the connection included (10 s).
     pub request_timeout: Duration,
-    /// How long a GetAll by neo waits for a node that has gone away to come back, and a Produce for a full queue (30 s).
+    /// How long a GetAll by neo, and a GetRange, waits for a node that has gone away to come back, and a Produce for a full
+    /// queue (30 s).
     pub patience: Duration,
-    /// Repeats a Push whose connection broke before the answer came, at another node or at the same, within its time: the
-    /// record is then there at least once, where it would be there at most once (false). Of a dht nothing is repeated.
+    /// Repeats a Push, or a Put into logfiles, whose connection broke before the answer came, at another node or at the
+    /// same, within its time: the record is then there at least once, where it would be there at most once (false). Of a
+    /// dht nothing is repeated.
     pub at_least_once: bool,
 }
 
