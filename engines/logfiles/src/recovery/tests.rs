@@ -251,3 +251,22 @@ fn a_full_disk_does_not_keep_the_node_from_starting() {
     assert_eq!(node.catalogue.totals().records, 3);
     node.close().unwrap();
 }
+
+#[test]
+fn what_is_left_of_removed_channels_and_of_rewriting_goes() {
+    let mut node = Node::open(SimDisk::new(), 1);
+    node.put("log", Format::V1, &values(&[1])).unwrap();
+    node.put("gone", Format::V1, &values(&[1])).unwrap();
+    node.checkpoint().unwrap();
+    node.disk.rename(Path::new("/data/gone"), Path::new("/data/.removed-0")).unwrap();
+    for name in ["000.new", "001.raw.new"] {
+        node.disk.create(&Path::new(DIR).join("log/0000000000").join(name)).unwrap();
+    }
+    // The process was killed before it told the log.
+    let node = node.killed();
+    assert_eq!(node.report.problems, ["gone: the directory is gone, with 1 buckets"]);
+    sweep(&node.disk, Path::new(DIR)).unwrap();
+    let left = node.disk.files().into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    assert_eq!(left, ["/data/.catalogue", "/data/checkpoint.dat", "/data/log/0000000000/000"]);
+    assert!(node.disk.list(Path::new(DIR)).unwrap().iter().all(|named| !named.name.starts_with(REMOVED)));
+}
