@@ -352,6 +352,137 @@ fn queue_nodes_are_added_to_a_running_stack_seen_filled_and_removed() {
     assert_eq!(stack.call("overstory", &["dead", "list"]).unwrap().trim(), "no dead letters");
 }
 
+#[test]
+fn logfiles_nodes_are_added_to_a_running_stack_seen_filled_killed_and_removed() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let api = stack.admin().unwrap();
+    let before = wait_for("the web server's pid", seconds(10), || pid(&stack, "webserver")).unwrap();
+    stack.call("overstory", &["add", "logfiles", "old", "--maxval", "999999999", "--start"]).unwrap();
+    let options = ["--minval", "1000000000", "--sync", "always", "--format", "v2", "--start"];
+    stack.call("overstory", &[&["add", "logfiles", "new"], &options[..]].concat()).unwrap();
+    assert_eq!(pid(&stack, "webserver").unwrap(), Some(before), "adding a node restarted another service");
+    let swarm = |arguments: &[&str]| stack.call("swarm", &[&["logfiles"], arguments].concat());
+    for number in 0..20 {
+        let (early, late) = (format!("{}", 900_000_000 + number), format!("{}", 1_700_000_000 + number * 10_000));
+        swarm(&["put", "access", &format!("early {number}"), "--timestamp", &early]).unwrap();
+        swarm(&["put", "access", &format!("late {number}"), "--timestamp", &late]).unwrap();
+    }
+    let range = ["getrange", "access", "900000019", "1700010000", "--sorted"];
+    assert_eq!(swarm(&range).unwrap(), "900000019\tearly 19\n1700000000\tlate 0\n1700010000\tlate 1\n");
+
+    // Both are in the list with their timestamps, which together are all.
+    let old = node(&api, "logfiles-old", |node| node["records"] == 20);
+    let new = node(&api, "logfiles-new", |node| node["records"] == 20);
+    let (kind, program, status) = (&old["type"], &old["program"], &old["status"]);
+    assert_eq!((kind, program, status), (&json!("logfiles"), &json!("logfilesnode"), &json!("running")));
+    assert_eq!((&old["group"], &old["host"], &old["channels"]), (&json!("logfiles"), &json!(host()), &json!(1)));
+    assert_eq!(old["range"], json!({"min": "0x0000000000000000", "max": "0x000000003b9ac9ff"}));
+    assert_eq!(new["range"], json!({"min": "0x000000003b9aca00", "max": "0xffffffffffffffff"}));
+    let layout = api.get_ok("/api/v4/nodes?type=logfiles").unwrap();
+    assert_eq!((&layout["meta"]["total_count"], &layout["coverage"][0]["complete"]), (&json!(2), &json!(true)));
+
+    // hypcontrol looks after them like after anything else.
+    let services = stack.status().unwrap()["services"].as_array().unwrap().clone();
+    for name in ["logfiles-old", "logfiles-new"] {
+        let ready = |service: &Value| service["name"] == name && service["state"] == "RUNNING";
+        assert!(services.iter().any(ready), "{name}: {services:?}");
+    }
+    let check = stack.command("hypcontrol").arg("check").output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("logfiles-old accepts its own") && said.contains("logfiles-new accepts its own"), "{said}");
+
+    // Killed, then the whole stack stopped and started: what was answered is there.
+    let killed = pid(&stack, "logfiles-new").unwrap().unwrap();
+    kill_9(killed);
+    wait_for("another logfiles-new", seconds(30), || Ok(pid(&stack, "logfiles-new")?.filter(|pid| *pid != killed)))
+        .unwrap();
+    let all = wait_for("its records", seconds(30), || Ok(swarm(&["getall", "access"]).ok())).unwrap();
+    assert_eq!(all.lines().count(), 40);
+    stack.call("hypcontrol", &["stop"]).unwrap();
+    let data = |name: &str| stack.prefix().join(format!("srv/logfiles-{name}/data")).display().to_string();
+    stack.call("logfiles_check", &[&data("old"), &data("new")]).unwrap();
+    stack.call("hypcontrol", &["start"]).unwrap();
+    assert_eq!(swarm(&["getall", "access", "--contains", "late"]).unwrap().lines().count(), 20);
+
+    stack.call("overstory", &["remove", "logfiles", "old", "--purge"]).unwrap();
+    stack.call("overstory", &["remove", "logfiles", "new", "--purge"]).unwrap();
+    let api = stack.admin().unwrap();
+    wait_for("an empty list", seconds(30), || {
+        let answer = api.get_ok("/api/v4/nodes")?;
+        Ok(Some(()).filter(|()| answer["meta"]["total_count"] == 0))
+    })
+    .unwrap();
+    let left: Vec<_> = stack.processes().unwrap().into_iter().filter(|(_, line)| line.contains("logfiles")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(fs::read_dir(stack.prefix().join("srv")).unwrap().count(), 0);
+    assert_eq!(stack.call("overstory", &["dead", "list"]).unwrap().trim(), "no dead letters");
+}
+
+/// Sets the `enabled` of a section of a configuration file.
+fn enable(stack: &Stack, file: &str, section: &str) {
+    let file = stack.prefix().join("etc").join(file);
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, after) = text.split_once(&format!("\n[{section}]\n")).unwrap();
+    let changed = after.replacen("\nenabled = false\n", "\nenabled = true\n", 1);
+    assert_ne!(changed, after, "{} has no enabled = false in [{section}]", file.display());
+    fs::write(file, format!("{before}\n[{section}]\n{changed}")).unwrap();
+}
+
+#[test]
+fn every_event_is_kept_and_read_back() {
+    let stack = Stack::install(&["--start"]).unwrap();
+    let api = stack.admin().unwrap();
+    let installed = fs::metadata(stack.prefix().join("etc/initial-admin-password")).unwrap().modified().unwrap();
+    let from = installed.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let events = |question: &str| format!("/api/v4/events?from={from}&to={}{question}", from + 900);
+    let answer = api.get(&events("")).unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text);
+
+    // As OPERATIONS says.
+    let options = ["--sync", "always", "--compress-after", "events-=2", "--delete-after", "events-=397", "--start"];
+    stack.call("overstory", &[&["add", "logfiles", "events"], &options[..]].concat()).unwrap();
+    enable(&stack, "engines/archive.conf", "engine");
+    enable(&stack, "webserver.conf", "archive");
+    stack.call("service", &["amqp2engines", "restart"]).unwrap();
+    stack.call("service", &["webserver", "restart"]).unwrap();
+    let api = stack.admin().unwrap();
+
+    let event = |resource: &str, output: &str| {
+        json!({"connector": "test", "connector_name": "stack", "event_type": "check", "source_type": "resource",
+            "component": "keeper", "resource": resource, "state": 1, "output": output, "extra": {"kept": [1, 2]}})
+    };
+    let sent = [event("disk-1", "first"), event("disk-10", "another's"), event("disk-1", "second")];
+    for event in &sent {
+        stack.call("send_event", &["-j", &event.to_string()]).unwrap();
+    }
+    let found = |question: &str, count: usize| {
+        wait_for(question, seconds(30), || {
+            let answer = api.get_ok(&events(question))?;
+            Ok(answer["data"].as_array().filter(|list| list.len() >= count).cloned())
+        })
+        .unwrap()
+    };
+    let kept = found("&entity=disk-1/keeper", 2);
+    let outputs: Vec<_> = kept.iter().map(|event| event["event"]["output"].as_str().unwrap()).collect();
+    assert_eq!(outputs, ["first", "second"]);
+    assert_eq!((&kept[0]["entity"], &kept[0]["event"]["extra"]), (&json!("disk-1/keeper"), &sent[0]["extra"]));
+    assert_eq!(found("&component=keeper", 3).len(), 3);
+    // What the host's connector sends is there, too.
+    found(&format!("&component={}", host()), 1);
+
+    // While the node is away, and its reader with it, nothing of the platform stops; later all is there.
+    stack.call("service", &["logfiles-events", "stop"]).unwrap();
+    let away = api.get(&events("&component=keeper")).unwrap();
+    assert_eq!(away.status, 503, "{}", away.text);
+    passes_an_event(&stack, "while-away");
+    stack.call("service", &["logfiles-events", "start"]).unwrap();
+    assert_eq!(found("&entity=while-away", 1)[0]["event"]["state"], 3);
+    assert_eq!(found("&component=keeper", 3).len(), 3);
+    stack.call("hypcontrol", &["stop"]).unwrap();
+    let data = stack.prefix().join("srv/logfiles-events/data").display().to_string();
+    stack.call("logfiles_check", &[&data]).unwrap();
+}
+
 /// Sends a critical event for `component` and waits for its alarm.
 fn passes_an_event(stack: &Stack, component: &str) {
     let event = json!({"connector": "test", "connector_name": "stack", "event_type": "check", "component": component,
