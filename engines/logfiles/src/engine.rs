@@ -8,7 +8,10 @@ mod legacy_streams;
 mod neo;
 mod put_batch;
 mod redistribution;
+#[cfg(test)]
+mod tests;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use overstory_node::commit::Commits;
@@ -16,6 +19,7 @@ use overstory_node::engine::{Begun, Engine, LegacyStep, NeoRequest, Peer, Suppor
 use overstory_node::stats::{NodeStats, RequestSpec};
 use overstory_node::wake::Waker;
 use overstory_swarm::neo::Replies;
+use tokio::task::AbortHandle;
 use tracing::warn;
 
 pub use self::core::EngineSettings;
@@ -23,12 +27,14 @@ pub use self::inspect::Watch;
 
 use self::core::{ACTIONS, Core};
 use crate::read::{Reads, Told};
+use crate::retention::Keeper;
 use crate::storage::{Storage, Unwritten};
 
 /// The engine of a logfiles node.
 pub struct LogfilesEngine {
     core: Rc<Core>,
     watch: Watch,
+    keeper: RefCell<Option<(Rc<Keeper>, AbortHandle)>>,
 }
 
 impl LogfilesEngine {
@@ -42,13 +48,24 @@ impl LogfilesEngine {
         commits: Rc<Commits>,
         watch: Watch,
     ) -> Self {
-        Self { core: Rc::new(Core::new(storage, reads, settings, stats, commits)), watch }
+        Self { core: Rc::new(Core::new(storage, reads, settings, stats, commits)), watch, keeper: RefCell::default() }
     }
 
     /// The records.
     #[must_use]
     pub fn storage(&self) -> &Rc<Storage> {
         &self.core.storage
+    }
+
+    /// Begins to keep the buckets: until the node stops.
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` or `LocalRuntime`.
+    pub fn keep(&self, keeper: Keeper) {
+        let keeper = Rc::new(keeper);
+        let kept = Rc::clone(&keeper);
+        let task = tokio::task::spawn_local(async move { kept.run().await });
+        self.keeper.replace(Some((keeper, task.abort_handle())));
     }
 
     /// What goes on by itself: records are written, readers are heard. Ends when the storage is closed.
@@ -77,9 +94,12 @@ impl LogfilesEngine {
         }
     }
 
-    /// Ends what goes on beside the requests: a redistribution stays where it is.
+    /// Ends what goes on beside the requests: a redistribution stays where it is, buckets are kept no longer.
     pub fn stop(&self) {
         self.core.redistribution.stop();
+        if let Some((_, task)) = self.keeper.take() {
+            task.abort();
+        }
     }
 
     /// Writes and syncs everything, as the last thing; the connections are gone by then.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use overstory_model::SystemClock;
 use overstory_node::app::{self, NodeContext, NodeProgram};
 use overstory_node::commit::Commits;
 use overstory_node::config::{Config, ConfigError, sections};
@@ -22,6 +23,7 @@ use crate::disk::{Disk, SystemDisk};
 use crate::engine::{EngineSettings, LogfilesEngine, Watch};
 use crate::read::{Reads, ReadsOptions};
 use crate::recovery::OpenReport;
+use crate::retention::{Keeper, Policy};
 use crate::storage::{Storage, StorageOptions};
 
 /// From one look at the heap to the next.
@@ -76,18 +78,28 @@ fn open(settings: &LogfilesSettings, context: NodeContext) -> anyhow::Result<Rc<
         .with_context(|| format!("the data in {} cannot be opened", context.data_dir.display()))?;
     tell(&report);
     let reads_options = ReadsOptions { threads: settings.read_threads, ..ReadsOptions::default() };
-    let reads = Reads::new(disk, reads_options).context("the threads that read cannot be started")?;
-    // Threads that are there already, and wait for the disk, stay free.
-    cpu::pin(settings.cpu)?;
+    let reads = Reads::new(Arc::clone(&disk), reads_options).context("the threads that read cannot be started")?;
     let engine_settings = EngineSettings {
         address: SocketAddrV4::new(context.address, context.port),
         range: settings.range,
         compress: settings.compress,
     };
+    let storage = Rc::new(storage);
+    let policy = Policy {
+        compress_after: settings.compress_after.clone(),
+        delete_after: settings.delete_after.clone(),
+        unit: settings.unit,
+        level: settings.level,
+    };
+    let keeper = Keeper::start(Rc::clone(&storage), disk, &context.data_dir, Arc::new(SystemClock), policy)
+        .context("the thread that keeps the buckets cannot be started")?;
+    // Threads that are there already, and wait for the disk, stay free.
+    cpu::pin(settings.cpu)?;
     let watch = Watch::new(settings.thresholds, context.data_dir).problems(report.problems);
-    let engine = Rc::new(LogfilesEngine::new(Rc::new(storage), reads, engine_settings, context.stats, commits, watch));
+    let engine = Rc::new(LogfilesEngine::new(storage, reads, engine_settings, context.stats, commits, watch));
     let driven = Rc::clone(&engine);
     tokio::task::spawn_local(async move { driven.drive().await });
+    engine.keep(keeper);
     tokio::task::spawn_local(keep(Rc::clone(&engine), context.shutdown));
     let totals = engine.storage().totals();
     info!(

@@ -13,7 +13,6 @@ use overstory_node::replies::Channels;
 use overstory_node::stats::{NodeStats, add};
 use overstory_node::throttle::Throttle;
 use overstory_node::wake::Waker;
-use overstory_swarm::channel;
 use overstory_swarm::legacy::Limits;
 use overstory_swarm::legacy::dls::MAX_BATCH;
 use tracing::error;
@@ -27,9 +26,6 @@ use crate::storage::{PutError, Storage};
 
 /// What `stats.log` counts of records, in its order.
 pub(super) const ACTIONS: &[&str] = &["handled", "redistributed"];
-
-/// Bytes of a channel's name: it is a directory's name too.
-const MAX_NAME: usize = 240;
 
 /// Names of channels that are looked at in one go.
 const NAMES: usize = 1000;
@@ -88,12 +84,6 @@ pub(super) enum Refused {
     NoRoom,
     /// The disk fails.
     Failed,
-}
-
-/// The name of a channel, if it is one.
-#[inline]
-pub(super) fn name(bytes: &[u8]) -> Option<&str> {
-    channel::check(bytes).ok().filter(|name| name.len() <= MAX_NAME)
 }
 
 impl Core {

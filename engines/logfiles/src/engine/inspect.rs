@@ -109,6 +109,9 @@ impl Inspect for LogfilesEngine {
     fn checks(&self, findings: &mut Vec<Finding>) {
         self.core.storage.findings(findings);
         self.watch.findings(findings);
+        if let Some((keeper, _)) = &*self.keeper.borrow() {
+            keeper.findings(findings);
+        }
     }
 
     fn gauges(&self, gauges: &mut Vec<Gauge>) {

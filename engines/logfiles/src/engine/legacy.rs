@@ -7,6 +7,7 @@ use overstory_node::peer_node;
 use overstory_node::replies::{ChannelNames, put_connections, put_size};
 use overstory_node::stats::RequestSpec;
 use overstory_node::wake::Waker;
+use overstory_swarm::channel;
 use overstory_swarm::key::Key;
 use overstory_swarm::legacy::dls::{Decoded, Interval, MAX_VALUE, Request, VERSION, decode, mode};
 use overstory_swarm::legacy::reply::put_range;
@@ -15,7 +16,7 @@ use overstory_swarm::wire::put_array;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::core::{Core, Refused, name};
+use super::core::{Core, Refused};
 use super::legacy_streams::{Batches, NoBatches};
 use super::put_batch::{self, Outcome};
 use super::redistribution;
@@ -105,7 +106,7 @@ pub(super) fn handle(core: &Rc<Core>, peer: &Peer, waker: &Waker, input: &[u8], 
 
 #[inline]
 fn put(core: &Core, channel: &[u8], key: &[u8], value: &[u8], out: &mut Vec<u8>) -> Answer {
-    let Some(name) = name(channel) else { return status(Status::BadChannelName, out) };
+    let Ok(name) = channel::check(channel) else { return status(Status::BadChannelName, out) };
     let Some(Key(key)) = Key::from_hex16(key) else {
         return Answer::Close("a key that is not 16 hexadecimal digits");
     };
@@ -127,9 +128,9 @@ fn answer(core: &Rc<Core>, peer: &Peer, waker: &Waker, request: &Request<'_>, ou
         | Request::GetAllFilter { channel, .. }
         | Request::GetRangeFilter { channel, .. }
         | Request::GetRangeRegex { channel, .. }
-        | Request::PutBatch { channel, .. } => match name(channel) {
-            Some(name) => name,
-            None => return status(Status::BadChannelName, out),
+        | Request::PutBatch { channel, .. } => match channel::check(channel) {
+            Ok(name) => name,
+            Err(_) => return status(Status::BadChannelName, out),
         },
         _ => "",
     };

@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use overstory_node::engine::{Begun, NeoRequest, Support};
 use overstory_node::stats::RequestSpec;
+use overstory_swarm::channel;
 use overstory_swarm::neo::Replies;
 use overstory_swarm::neo::dls::{self, GetRangeMessage, PutReply, RangeLimits, Request, code, mode};
 
-use super::core::{Core, name};
+use super::core::Core;
 use super::get_range::GetRange;
 use crate::bucket::Ranges;
 use crate::filter::Filter;
@@ -62,12 +63,12 @@ pub(super) fn begin(core: &Rc<Core>, request: &NeoRequest<'_>, out: &mut Replies
 
 #[inline]
 fn put(core: &Core, channel: &[u8], timestamp: i64, value: &[u8]) -> PutReply {
-    let Some(name) = name(channel) else { return PutReply::Error };
+    let Ok(name) = channel::check(channel) else { return PutReply::Error };
     core.put(name, timestamp.cast_unsigned(), value).map_or(PutReply::Error, |()| PutReply::Put)
 }
 
 fn read(core: &Core, request: &NeoRequest<'_>, channel: &[u8], ranges: Ranges, filter: &[u8], of: u8) -> Option<Scan> {
-    let channel = name(channel)?;
+    let channel = channel::check(channel).ok()?;
     let filter = match of {
         mode::NONE => Filter::none(),
         mode::STRING_MATCH => Filter::substring(filter).ok()?,
