@@ -16,7 +16,7 @@ struct Applet {
     run: Run,
 }
 
-const APPLETS: [Applet; 16] = [
+const APPLETS: [Applet; 17] = [
     Applet {
         name: "hypcontrol",
         about: "start, stop and watch the whole stack",
@@ -42,6 +42,11 @@ const APPLETS: [Applet; 16] = [
         name: "logfilesnode",
         about: "a logfiles node: records on disk by channel and timestamp",
         run: overstory_logfiles::logfilesnode::run,
+    },
+    Applet {
+        name: "logfiles_check",
+        about: "check and repair the files of a logfiles node",
+        run: overstory_logfiles::check::run,
     },
     Applet { name: "swarm", about: "read and write records of swarm nodes", run: overstory_tools::swarm::run },
     Applet { name: "overstory", about: "administration", run: overstory_tools::overstory_admin::run },
