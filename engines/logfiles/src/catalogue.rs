@@ -84,7 +84,7 @@ impl Totals {
     }
 }
 
-/// All buckets of all channels, in memory: about 70 bytes each. Belongs to the node's thread.
+/// All buckets of all channels, in memory: about 80 bytes each. Belongs to the node's thread.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     channels: Vec<Option<Channel>>,
