@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test is what an unwrap is for here")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
@@ -22,10 +22,14 @@ struct Ran {
     err: String,
 }
 
-struct Stack(SupervisordPrefix);
+/// A prefix with a supervisord. Prefixes of tests do not know of each other: they take turns, so that nobody takes the
+/// ports that another one was given and does not listen on yet.
+struct Stack(SupervisordPrefix, File);
 
 impl Stack {
     fn new() -> Self {
+        let turn = File::create(std::env::temp_dir().join("overstory-instances-tests.lock")).unwrap();
+        turn.lock().unwrap();
         let prefix = SupervisordPrefix::new().unwrap();
         let nodes = ["dhtnode", "dhtdump", "dmqnode", "queuenode", "logfilesnode"];
         for name in nodes.iter().chain(&["overstory", "service", "hypcontrol"]) {
@@ -34,7 +38,7 @@ impl Stack {
         let patterns = "services = [\"dht*\", \"dhtdump*\", \"dmq*\", \"queue*\", \"logfiles*\"]\n";
         let sections = format!("[BACKEND]\nservices = []\n[MIDDLEWARE]\n{patterns}[FRONTEND]\n");
         prefix.write("etc/hypcontrol.conf", &sections).unwrap();
-        Self(prefix)
+        Self(prefix, turn)
     }
 
     fn path(&self) -> &Path {
