@@ -14,7 +14,7 @@
 //! | CompressAfterDays, DeleteAfterDays | a channel's beginning, or `*` = days | what becomes of old buckets |
 //! | Retention | unit | what timestamps count |
 //! | Retention | level | how hard old buckets are compressed |
-//! | Report | disk_free_*, open_files_* | from where on it is a problem |
+//! | Report | disk_free_*, sync_late_*, open_files_* | from where on it is a problem |
 
 pub mod rules;
 #[cfg(test)]
@@ -112,13 +112,19 @@ pub struct LogfilesSettings {
 pub struct Thresholds {
     /// What is free of the disk with the data, in percent.
     pub disk_free: Levels,
+    /// How much later than promised the oldest record becomes durable, in seconds.
+    pub sync_late: Levels,
     /// Open files, in percent of how many the process may have.
     pub open_files: Levels,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { disk_free: Levels::falling([20.0, 10.0, 5.0]), open_files: Levels::rising([80.0, 90.0, 95.0]) }
+        Self {
+            disk_free: Levels::falling([20.0, 10.0, 5.0]),
+            sync_late: Levels::rising([30.0, 120.0, 600.0]),
+            open_files: Levels::rising([80.0, 90.0, 95.0]),
+        }
     }
 }
 
@@ -192,6 +198,7 @@ fn thresholds(config: &Config) -> Result<Thresholds, ConfigError> {
     let (report, default) = (config.section("Report"), Thresholds::default());
     Ok(Thresholds {
         disk_free: default.disk_free.read(&report, "disk_free", 100.0)?,
+        sync_late: default.sync_late.read(&report, "sync_late", 86_400.0)?,
         open_files: default.open_files.read(&report, "open_files", 100.0)?,
     })
 }

@@ -40,7 +40,7 @@ fn all_keys_are_read() {
          [Sync]\nmode = always\nwrite_ms = 5\nmax_open_files = 9\nmax_queue_bytes = 2000000\n\
          [ChannelFormat]\n* = v2\nold_ = v1\n[CompressAfterDays]\n* = 90\naudit_ = never\n\
          [DeleteAfterDays]\nevents- = 397\n[Retention]\nunit = ms\nlevel = 9\n\
-         [Report]\ndisk_free_warning = 3\ndisk_free_major = 2\ndisk_free_critical = 1\n\
+         [Report]\ndisk_free_warning = 3\ndisk_free_major = 2\ndisk_free_critical = 1\nsync_late_warning = 1\n\
          open_files_critical = 99\n"
     ))
     .unwrap();
@@ -55,6 +55,7 @@ fn all_keys_are_read() {
     assert_eq!([settings.delete_after.of("events-2026"), settings.delete_after.of("e")], [Some(&Some(397)), None]);
     assert_eq!((settings.unit.per_second(), settings.level), (1000, 9));
     assert_eq!(settings.thresholds.disk_free, Levels::falling([3.0, 2.0, 1.0]));
+    assert_eq!(settings.thresholds.sync_late, Levels::rising([1.0, 120.0, 600.0]));
     assert_eq!(settings.thresholds.open_files, Levels::rising([80.0, 90.0, 99.0]));
 }
 
@@ -85,6 +86,7 @@ fn wrong_values_are_refused_and_named() {
         ("[Retention]\nunit = days\n", "s, ms, us, ns"),
         ("[Retention]\nlevel = 30\n", "from 1 to 19"),
         ("[Report]\ndisk_free_critical = 15\n", "at least the level below it"),
+        ("[Report]\nsync_late_warning = 5000\n", "at most the level above it"),
         ("[Report]\nopen_files_major = 101\n", "from 0 to 100"),
     ] {
         let error = read(&format!("{SERVER}{text}")).unwrap_err().to_string();

@@ -108,6 +108,12 @@ impl Inspect for LogfilesEngine {
 
     fn checks(&self, findings: &mut Vec<Finding>) {
         self.core.storage.findings(findings);
+        let late = self.core.storage.gauges().late.as_secs_f64();
+        findings.extend(self.watch.thresholds.sync_late.reached(late).map(|state| Finding {
+            check: "sync_late",
+            state,
+            text: format!("records become durable {late:.0} s later than they should"),
+        }));
         self.watch.findings(findings);
         if let Some((keeper, _)) = &*self.keeper.borrow() {
             keeper.findings(findings);
