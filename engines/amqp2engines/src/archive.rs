@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::metrics::{ArchiveMetrics, EngineTally};
-use crate::unit::{Sink, Source, UnitStatus, WAKE};
+use crate::unit::{Sink, Source, UnitStatus};
 use config::ArchiveConfig;
 use keep::{Keeper, Outcome};
 use nodes::Nodes;
@@ -205,11 +205,7 @@ impl Archive {
     fn take(&mut self, delivery: Delivery) {
         let number = self.next_number;
         self.next_number += 1;
-        let asks = delivery.headers.contains_key(WAKE);
-        self.window.push_back(Slot { number, tag: delivery.tag, since: Instant::now(), done: asks });
-        if asks {
-            return;
-        }
+        self.window.push_back(Slot { number, tag: delivery.tag, since: Instant::now(), done: false });
         self.shared.saw(delivery.size);
         self.received = self.parts.clock.now().0.saturating_mul(1000).max(self.received + 1);
         let (keeper, received) = (self.keeper.clone(), self.received);

@@ -51,7 +51,8 @@ pub(crate) async fn body(configured: Configured, admin: SocketAddr, name: String
         let names = (host.as_str(), holder.as_str());
         let counted = (counted, metrics.engine(Engine::Archive));
         let status = archive::start(&mut tasks, config, amqp.clone(), names, &publisher, counted, &shutdown)?;
-        reported.push(Reported::new(topology::ENGINE_ARCHIVE, status, &[Engine::Archive], &metrics));
+        // Its queue may be full, and has the other engines' statistics each minute.
+        reported.push(Reported::new(topology::ENGINE_ARCHIVE, status, &[Engine::Archive], &metrics).unasked());
     } else {
         tasks.spawn(archive::off(amqp.clone(), shutdown.clone()));
     }

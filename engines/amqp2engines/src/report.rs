@@ -33,7 +33,8 @@ pub(crate) struct Reported {
     engines: Vec<Counted>,
     /// When its statistics are due; set when it becomes active.
     stats_due: Option<Instant>,
-    wake_due: Instant,
+    /// When the queue is asked who is active; never where events come all the time anyway.
+    wake_due: Option<Instant>,
     was_subscribed: bool,
 }
 
@@ -91,9 +92,14 @@ impl Reported {
             status,
             engines: engines.iter().map(counted).collect(),
             stats_due: None,
-            wake_due: Instant::now(),
+            wake_due: Some(Instant::now()),
             was_subscribed: false,
         }
+    }
+
+    /// Does not ask the queue who is active.
+    pub(crate) fn unasked(self) -> Self {
+        Self { wake_due: None, ..self }
     }
 }
 
@@ -139,13 +145,14 @@ impl Reporter {
     /// the queue is.
     async fn wake(&mut self, place: usize, now: Instant) {
         let Some(reported) = self.reported.get_mut(place) else { return };
+        let Some(due) = reported.wake_due else { return };
         let subscribed = reported.status.is_subscribed();
         let just_subscribed = subscribed && !std::mem::replace(&mut reported.was_subscribed, subscribed);
         reported.was_subscribed = subscribed;
-        if !subscribed || reported.status.is_active() || !(just_subscribed || now >= reported.wake_due) {
+        if !subscribed || reported.status.is_active() || !(just_subscribed || now >= due) {
             return;
         }
-        reported.wake_due = now + WAKE_EVERY;
+        reported.wake_due = Some(now + WAKE_EVERY);
         let key = RoutingKey::fit(reported.queue.to_owned());
         let mut message = Outgoing::json("", key, Bytes::from_static(b"{}"));
         message.headers.insert(WAKE.to_owned(), self.instance.clone());

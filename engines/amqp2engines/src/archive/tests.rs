@@ -300,17 +300,6 @@ async fn events_that_had_to_make_room_are_counted_by_the_process_that_archives()
 }
 
 #[tokio::test]
-async fn a_message_that_asks_who_is_active_is_not_archived() {
-    let mut bench = Bench::start();
-    let mut asks = Delivery::local("", "Engine_archive", b"{}"[..].into());
-    asks.headers.insert(WAKE.to_owned(), "host1/amqp2engines-0".to_owned());
-    bench.send(Consumed::Batch(vec![asks])).await;
-    assert_eq!(bench.did().await, Did::Acknowledged);
-    assert!(bench.nodes.bodies().is_empty() && bench.status.is_active());
-    bench.stop().await;
-}
-
-#[tokio::test]
 async fn at_the_end_what_is_on_its_way_arrives_and_what_waits_for_nodes_goes_back() {
     let bench = Bench::start();
     bench.deliver(&["hold"]).await;
