@@ -236,7 +236,6 @@ fn filter(of: u8, pattern: &[u8]) -> Result<Filter, Status> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refused(_: PatternError) -> Status {
     Status::Error
 }

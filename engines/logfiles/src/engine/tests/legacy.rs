@@ -154,7 +154,7 @@ fn a_batch_is_stored_up_to_the_first_record_that_is_refused() {
         assert_eq!(values, [&b"one"[..], b"two", b"three", b"four"]);
 
         // 16 MiB that do not compress, as much as may come.
-        let noise: Vec<u8> = (0..8_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let noise: Vec<u8> = (0..8_u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
         let half = &noise[..noise.len() - 32];
         assert_eq!(put(&batch(&[(a, half), (b, half)])).await, Status::Ok);
         assert_eq!(rig.engine.storage().totals().records, 6);
