@@ -168,7 +168,10 @@ mod tests {
         let all = || ("logfiles-a".to_owned(), HashRange::FULL);
         assert_eq!(describe(&LOGFILES, "g", &[all(), all()]), [""; 0]);
         let old = ("logfiles-b".to_owned(), HashRange::new(0, 99).unwrap());
-        assert_eq!(describe(&LOGFILES, "g", &[old.clone()]), ["no node of the group g has timestamps from 100 on"]);
+        assert_eq!(
+            describe(&LOGFILES, "g", std::slice::from_ref(&old)),
+            ["no node of the group g has timestamps from 100 on"]
+        );
         let told = describe(&LOGFILES, "g", &[all(), old]);
         assert_eq!(told, ["logfiles-b and logfiles-a both have timestamps up to 99"]);
     }
