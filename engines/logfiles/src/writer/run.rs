@@ -320,14 +320,16 @@ impl Writer {
         }
         let Some(state) = self.states.get_mut(&key) else { return Ok(()) };
         state.held = true;
-        if !state.looked_at {
-            let (_, length) = self.files.open_for_writing(key, &state.place, state.number)?;
-            if length != state.entry.length || (!state.entry.counted && length > 0) {
-                let Place { name, .. } = &state.place;
-                state.entry = crate::recovery::settle(&*self.disk, &self.setup.dir, name, state.number)?.entry;
-            }
-            state.looked_at = true;
+        let (_, length) = self.files.open_for_writing(key, &state.place, state.number)?;
+        // Each time: a file that somebody has cut would get a hole, which a cut record would take for its value.
+        let is_other = length != state.entry.length && !state.torn;
+        let is_uncounted = !state.looked_at && !state.entry.counted && length > 0;
+        if is_other || is_uncounted {
+            let Place { name, .. } = &state.place;
+            state.entry = crate::recovery::settle(&*self.disk, &self.setup.dir, name, state.number)?.entry;
+            state.touched = false;
         }
+        state.looked_at = true;
         if !state.touched {
             self.log.touch(&state.place.name, state.number, &state.entry)?;
             state.touched = true;
