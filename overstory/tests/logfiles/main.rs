@@ -9,4 +9,6 @@ mod damage;
 mod disk;
 mod load;
 mod operation;
+mod redistribution;
+mod retention;
 mod rig;

@@ -1,0 +1,82 @@
+//! Nodes that are killed while buckets move between them: the redistribution is finished by asking for it again, and no
+//! record is lost.
+
+use std::collections::BTreeSet;
+
+use overstory_swarm::legacy::dls::Request;
+use overstory_swarm::legacy::{NodeAddress, Nodes, Status};
+use overstory_testkit::node::{NodeInstance, until};
+
+use super::client::{Legacy, Record};
+use super::rig::{Mode, instance, random, some_microseconds};
+
+const RECORDS: u64 = 4000;
+
+/// In buckets of sixteen.
+fn records() -> BTreeSet<Record> {
+    let value = |number: u64| number.to_le_bytes().repeat(1 + usize::try_from(number % 40).unwrap());
+    (0..RECORDS).map(|number| (number << 8, value(number))).collect()
+}
+
+fn send(client: &mut Legacy, target: &NodeInstance) {
+    let ip = target.legacy.ip().to_string();
+    let address = NodeAddress { address: ip.as_bytes(), port: target.legacy.port() };
+    let (mut buffer, mut bytes) = (Vec::new(), Vec::new());
+    Request::Redistribute { fraction: 1.0, nodes: Nodes::new([address], &mut buffer) }.encode(&mut bytes);
+    client.connection.send(&bytes).unwrap();
+}
+
+/// What two nodes have together; each has no more than was put, and counts exactly.
+fn together(nodes: [&NodeInstance; 2]) -> BTreeSet<Record> {
+    let mut all = BTreeSet::new();
+    for node in nodes {
+        let mut client = Legacy::to(node).unwrap();
+        let there = client.all("c");
+        let bytes: usize = there.iter().map(|(_, value)| value.len()).sum();
+        assert_eq!(client.size(), (there.len() as u64, bytes as u64));
+        all.extend(there);
+    }
+    all
+}
+
+#[test]
+fn killed_nodes_lose_no_record_of_a_redistribution() {
+    let mut killed = 0;
+    for round in 0..3 {
+        let (old, new) = (instance(Mode::Always), instance(Mode::Always));
+        let (mut source, mut target) = (old.start(), new.start());
+        let all: Vec<Record> = records().into_iter().collect();
+        Legacy::to(&old).unwrap().put_all("c", &all);
+        for _ in 0..2 {
+            let mut client = Legacy::to(&old).unwrap();
+            send(&mut client, &new);
+            let part = random(RECORDS);
+            let mut watch = Legacy::to(&new).unwrap();
+            until("records move", || watch.size().0 >= part || !client.connection.is_silent());
+            some_microseconds(2000);
+            killed += u32::from(client.connection.is_silent());
+            // One of them, or both.
+            if round % 3 != 1 {
+                source.kill();
+                source = old.start();
+            }
+            if round % 3 != 0 {
+                target.kill();
+                target = new.start();
+            }
+            assert!(together([&old, &new]) == records(), "round {round}");
+        }
+        // Where only the target died it still goes on, and a second one is refused until it is done.
+        until("it is finished", || {
+            let mut client = Legacy::to(&old).unwrap();
+            send(&mut client, &new);
+            client.status().unwrap() == Status::Ok && client.size().0 == 0
+        });
+        assert!(Legacy::to(&new).unwrap().all("c").into_iter().collect::<BTreeSet<_>>() == records());
+        for (node, process) in [(&old, source), (&new, target)] {
+            assert_eq!(process.stop(), Some(0));
+            assert!(!node.log().contains(" Fatal "), "{}", node.log());
+        }
+    }
+    assert!(killed > 0, "no round met a redistribution");
+}
