@@ -64,14 +64,14 @@ fn all_there(node: &NodeInstance, channel: &str, count: u64) {
 fn kept(mode: Mode, channel: &str) {
     let node = instance(mode);
     node.set("Sync", "write_ms", "20").set("Performance", "checkpoint_commit_seconds", "1");
-    let disk = SmallDisk::mount(&node.path("data"), "6m");
+    let disk = SmallDisk::mount(&node.path("data"), "3m");
     let process = node.start();
     let mut taken = 0;
-    for more in ["8m", "10m"] {
+    for more in ["4m", "5m"] {
         let waiting;
         (taken, waiting) = fill(&node, channel, taken);
         assert!(mode == Mode::Always || waiting.is_none());
-        assert!(taken > 4000, "{taken} were taken");
+        assert!(taken > 1500, "{taken} were taken");
         // Neither protocol has it otherwise, and what was taken is served.
         assert!(!Neo::to(&node).unwrap().put(1, channel, 1 << 40, &[7; 5000]).unwrap());
         let batch: Vec<Record> = (0..50).map(|number| (1 << 40, vec![7; 1000 + number])).collect();
@@ -132,13 +132,12 @@ fn a_full_disk_with_format_2() {
 }
 
 #[test]
-fn a_disk_that_fills_up_is_found() {
+fn a_disk_that_is_nearly_full_is_found() {
     let node = instance(Mode::Interval);
-    let _disk = SmallDisk::mount(&node.path("data"), "2m");
+    let _disk = SmallDisk::mount(&node.path("data"), "4m");
+    std::fs::write(node.path("data/filler"), vec![1; 4_050_000]).unwrap();
     let process = node.start();
-    assert!(std::fs::write(node.path("data/filler"), vec![1; 4_000_000]).is_err());
     until("it is found", || finding(&node, "disk_free") == Some(3.0));
-    std::fs::remove_file(node.path("data/filler")).unwrap();
-    until("it is over", || finding(&node, "disk_free").is_none());
+    assert_eq!(Legacy::to(&node).unwrap().put("c", 1, b"there is room for this"), Status::Ok);
     assert_eq!(process.stop(), Some(0));
 }

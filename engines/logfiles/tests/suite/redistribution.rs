@@ -119,7 +119,7 @@ fn what_cannot_be_done_is_refused_and_changes_nothing() {
     assert_eq!(redistribute(&mut client, 1.0, &["127.0.0.1:0".parse().unwrap()]), Status::Error);
     let mut buffer = Vec::new();
     for address in [&b"localhost"[..], b"", b"1.2.3.4.5", b"\xff"] {
-        let nodes = Nodes::new([NodeAddress { address, port: 1 }].into_iter(), &mut buffer);
+        let nodes = Nodes::new([NodeAddress { address, port: 1 }], &mut buffer);
         assert_eq!(client.ask(&Request::Redistribute { fraction: 1.0, nodes }), Status::Error);
     }
     assert_eq!(node.all("c"), records(10));

@@ -114,10 +114,13 @@ fn key_of(text: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
 }
 
+/// Channel, key and value.
+type Stored = (String, u64, Vec<u8>);
+
 /// The records that the node was shown to have and was not given in this recording, in order.
-fn stored_before(recording: &Recording) -> Vec<(String, u64, Vec<u8>)> {
+fn stored_before(recording: &Recording) -> Vec<Stored> {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-    let (mut given, mut before): (Vec<(String, u64, Vec<u8>)>, Vec<_>) = (Vec::new(), Vec::new());
+    let (mut given, mut before): (Vec<Stored>, Vec<_>) = (Vec::new(), Vec::new());
     let mut asked: HashMap<(u64, u64), (usize, String)> = HashMap::new();
     for (number, line) in recording.lines.iter().enumerate() {
         match (line.from_client, line.neo) {
@@ -166,7 +169,7 @@ fn stored_before(recording: &Recording) -> Vec<(String, u64, Vec<u8>)> {
             (false, false) => {}
         }
     }
-    let mut stored: Vec<(String, u64, Vec<u8>)> = Vec::new();
+    let mut stored: Vec<Stored> = Vec::new();
     for answer in before.chunk_by(|(one, _), (other, _)| one == other) {
         // What two answers have was stored once, what one of them has twice was stored twice.
         for (at, (_, record)) in answer.iter().enumerate() {
