@@ -131,6 +131,32 @@ fn a_full_disk_with_format_2() {
     kept(Mode::Always, "v2_c");
 }
 
+/// What was answered from the buffers and finds no room until the end is lost, as in a kill; the node says so.
+#[test]
+fn a_stop_on_a_full_disk_says_what_is_lost() {
+    let node = instance(Mode::Interval);
+    let disk = SmallDisk::mount(&node.path("data"), "2m");
+    let process = node.start();
+    let (taken, _) = fill(&node, "c", 0);
+    assert_eq!(process.stop(), Some(1));
+    assert!(node.log().contains("records are lost"), "{}", node.log());
+    disk.resize("4m");
+    let process = node.start();
+    let there = Legacy::to(&node).unwrap().channel_size("c").0;
+    assert!((taken / 2..taken).contains(&there), "{there} of {taken}");
+    // Of each bucket the end is missing, and nothing before it.
+    let mut next_of = std::collections::BTreeMap::new();
+    let visit = |key: u64, value: &[u8]| {
+        let next = next_of.entry(key >> 12).or_insert_with(|| (key & !0xfff) / 8);
+        let (expected, bytes) = record(*next);
+        assert!(key == expected && value == bytes, "{next} is next");
+        *next += 1;
+    };
+    Legacy::to(&node).unwrap().each("c", visit).unwrap();
+    assert_eq!(process.stop(), Some(0));
+    assert_eq!(check(&node, &[]).0, 0);
+}
+
 #[test]
 fn a_disk_that_is_nearly_full_is_found() {
     let node = instance(Mode::Interval);
