@@ -24,7 +24,7 @@ struct Ran {
 
 /// A prefix with a supervisord. Prefixes of tests do not know of each other: they take turns, so that nobody takes the
 /// ports that another one was given and does not listen on yet.
-struct Stack(SupervisordPrefix, File);
+struct Stack(SupervisordPrefix, #[expect(dead_code, reason = "a lock, held until it is dropped")] File);
 
 impl Stack {
     fn new() -> Self {
