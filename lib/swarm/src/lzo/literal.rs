@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn blocks_of_literals_hold_the_data() {
         for length in (0..1200).chain([65_535, 65_536, 100_000, 8 << 20]) {
-            let data: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+            let data: Vec<u8> = (0..=250).cycle().take(length).collect();
             let mut block = vec![0xff; literals_front(length)];
             put_literals_front(length, &mut block);
             block.extend_from_slice(&data);
