@@ -125,9 +125,9 @@ impl Reading {
         doubt: bool,
     ) -> io::Result<Opened> {
         let mut window = buffers.take();
-        let mut filled = 0;
+        let (mut filled, mut length) = (0, 0);
         if let Some(open) = &file {
-            let length = open.file.len()?;
+            length = open.file.len()?;
             if length < view.length {
                 if doubt {
                     return Ok(Opened::Stale);
@@ -142,6 +142,11 @@ impl Reading {
         let format = match (view.format, found) {
             (Some(known), Some(found)) if known != found && doubt => {
                 return Ok(Opened::Stale);
+            }
+            // Compressed this moment: the file is in its place already, and no view says so yet.
+            (Some(known), Some(Format::V2)) if known != Format::V2 => {
+                view.length = length;
+                Format::V2
             }
             (known, found) => known.or(found).unwrap_or(Format::V1),
         };
