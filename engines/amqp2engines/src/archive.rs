@@ -30,7 +30,7 @@ use crate::metrics::{ArchiveMetrics, EngineTally};
 use crate::unit::{Sink, Source, UnitStatus};
 use config::ArchiveConfig;
 use keep::{Keeper, Outcome};
-use nodes::Nodes;
+use nodes::{GroupNodes, Nodes};
 pub(crate) use off::off;
 use report::Reporter;
 use shared::Shared;
@@ -88,10 +88,7 @@ pub(crate) struct Archive {
     turn: Duration,
 }
 
-/// Starts the engine: its tasks are added to `tasks`.
-///
-/// # Errors
-/// The nodes file names no node.
+/// Starts the engine: its tasks are added to `tasks`. Without nodes it starts too, and the events wait in the queue.
 pub(crate) fn start(
     tasks: &mut JoinSet<()>,
     config: &ArchiveConfig,
@@ -100,7 +97,7 @@ pub(crate) fn start(
     publisher: &Publisher,
     (metrics, tally): (ArchiveMetrics, EngineTally),
     shutdown: &Shutdown,
-) -> Result<Arc<UnitStatus>, overstory_client::Error> {
+) -> Arc<UnitStatus> {
     amqp.queues.archive = Some(config.queue);
     let consumer = |queue: &'static str, prefetch, byte_budget| {
         let name = format!("{holder} {queue}");
@@ -108,8 +105,9 @@ pub(crate) fn start(
             ConsumerOptions { prefetch, byte_budget, max_body: MAX_BODY, ..ConsumerOptions::new(queue, &name) };
         Box::new(Consumer::start(amqp.clone(), options, shutdown.clone()))
     };
+    let nodes = Arc::new(GroupNodes::new(config.files.clone()));
     let parts = Parts {
-        nodes: Arc::new(nodes::connect(config)?),
+        nodes: nodes.clone(),
         sink: Arc::new(publisher.clone()),
         clock: Arc::new(SystemClock),
         metrics,
@@ -123,6 +121,7 @@ pub(crate) fn start(
     let reporter = Reporter {
         host: host.to_owned(),
         config: config.clone(),
+        nodes: Arc::clone(&nodes),
         amqp: amqp.clone(),
         publisher: publisher.clone(),
         shared: Arc::clone(&archive.shared),
@@ -132,7 +131,9 @@ pub(crate) fn start(
     };
     tasks.spawn(archive.run());
     tasks.spawn(reporter.run());
-    Ok(status)
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move { nodes.follow(&shutdown).await });
+    status
 }
 
 impl Archive {

@@ -407,7 +407,7 @@ mod tests {
             ("cleaner.conf", "[engine]\nnext = 'alarms'", ["cleaner.conf", "next", "context"]),
             ("cleaner.conf", "", ["cleaner.conf", "next", "context"]),
             ("cleaner.conf", "[engine]\nnext = 'archive'", ["cleaner.conf", "archive", "metrics"]),
-            ("archive.conf", "[engine]\nenabled = true", ["archive.conf", "nodes", "cannot read"]),
+            ("archive.conf", "[archive]\nnodes = ''", ["archive.conf", "nodes", "a file"]),
             ("stats.conf", "[engine]\nnext = 'alarms'", ["stats.conf", "next", "nothing"]),
             ("context.conf", "[engine]\nenabled = false", ["context.conf", "enabled", "true"]),
             ("context.conf", "[context]\nheard = 1", ["context.conf", "heard", "unknown"]),

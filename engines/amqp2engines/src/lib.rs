@@ -28,6 +28,7 @@ use overstory_runtime::program::{self, Flavor};
 use overstory_runtime::{Home, config::ConfigError};
 use overstory_store::StoreConfig;
 
+use crate::archive::config::ArchiveConfig;
 use crate::config::Config;
 
 /// Turns events into entities, alarms and metrics.
@@ -72,6 +73,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
     };
     if arguments.check_config {
+        if let Some(warning) = configured.config.archive.as_ref().and_then(ArchiveConfig::warning) {
+            eprintln!("amqp2engines: warning: {warning}");
+        }
         println!("the configuration in {} can be used", configured.home.etc().display());
         return ExitCode::SUCCESS;
     }

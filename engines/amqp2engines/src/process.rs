@@ -50,7 +50,7 @@ pub(crate) async fn body(configured: Configured, admin: SocketAddr, name: String
     if let Some((config, counted)) = config.archive.as_ref().zip(archive_metrics) {
         let names = (host.as_str(), holder.as_str());
         let counted = (counted, metrics.engine(Engine::Archive));
-        let status = archive::start(&mut tasks, config, amqp.clone(), names, &publisher, counted, &shutdown)?;
+        let status = archive::start(&mut tasks, config, amqp.clone(), names, &publisher, counted, &shutdown);
         // Its queue may be full, and has the other engines' statistics each minute.
         reported.push(Reported::new(topology::ENGINE_ARCHIVE, status, &[Engine::Archive], &metrics).unasked());
     } else {

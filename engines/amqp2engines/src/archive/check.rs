@@ -22,6 +22,8 @@ pub struct Limits {
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
+    /// Why there are no nodes to write to.
+    pub no_nodes: Option<String>,
     /// How long the event that waits longest does.
     pub waiting: Option<Duration>,
     /// Why it could not be stored.
@@ -36,6 +38,9 @@ pub struct Facts {
     pub dropped_ago: Option<Duration>,
 }
 
+/// The state of each thing that is judged.
+pub type Findings = [State; 4];
+
 /// What the facts come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -44,7 +49,7 @@ pub struct Verdict {
     /// One sentence for each.
     pub output: String,
     /// Which ones there are; as long as these stay, it is no news.
-    pub findings: [State; 3],
+    pub findings: Findings,
 }
 
 /// Judges the facts.
@@ -54,15 +59,23 @@ pub fn judge(facts: &Facts, limits: &Limits) -> Verdict {
     let mut say = |sentence: String| {
         let _ = write!(output, "{}{sentence}", if output.is_empty() { "" } else { "; " });
     };
-    let mut findings = [State::Ok; 3];
+    let mut findings = [State::Ok; 4];
     if facts.dropped_ago.is_some_and(|ago| ago < limits.dropped) {
         findings[0] = State::Critical;
         say(format!("{} events had to make room and are not archived", facts.dropped));
     }
+    if let Some(reason) = &facts.no_nodes {
+        findings[3] = State::Critical;
+        say(format!("no nodes: {reason}"));
+    }
     if let Some(waiting) = facts.waiting.filter(|waiting| *waiting >= limits.away) {
         findings[1] = State::Major;
-        let reason = if facts.reason.is_empty() { "no answer" } else { &facts.reason };
-        say(format!("no event could be stored for {} s: {reason}", waiting.as_secs()));
+        let reason = match &facts.no_nodes {
+            Some(_) => "",
+            None if facts.reason.is_empty() => ": no answer",
+            None => &format!(": {}", facts.reason),
+        };
+        say(format!("no event could be stored for {} s{reason}", waiting.as_secs()));
     }
     findings[2] = match facts.fill {
         fill if fill >= limits.fill_major => State::Major,
@@ -148,6 +161,11 @@ mod tests {
             let verdict = judge(facts, &LIMITS);
             assert_eq!((verdict.state, verdict.output.as_str()), (state, output));
         }
+        let none = Facts { no_nodes: Some("cannot read x.nodes: no such file".to_owned()), ..fine.clone() };
+        let verdict = judge(&none, &LIMITS);
+        assert_eq!(verdict.state, State::Critical);
+        assert_eq!(verdict.output, "no nodes: cannot read x.nodes: no such file; 3 events wait");
+        assert_ne!(verdict.findings, judge(&fine, &LIMITS).findings, "it is news at once");
         let verdict = judge(&dropped, &LIMITS);
         assert_eq!(verdict.state, State::Critical);
         assert!(verdict.output.starts_with("7 events had to make room and are not archived; no event"));

@@ -1,10 +1,9 @@
 //! `etc/engines/archive.conf`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use overstory_amqp::ArchiveLimits;
-use overstory_client::{Identity, Registry};
+use overstory_client::GroupFiles;
 use overstory_runtime::Home;
 use overstory_runtime::config::{ConfigError, load};
 use serde::Deserialize;
@@ -17,10 +16,8 @@ const DAY_S: i64 = 86_400;
 /// What the engine is set to.
 #[derive(Debug, Clone)]
 pub struct ArchiveConfig {
-    /// The nodes.
-    pub nodes: Registry,
-    /// Who this is to them.
-    pub identity: Identity,
+    /// Names the nodes, and who this is to them.
+    pub files: GroupFiles,
     /// An older timestamp is not believed, in seconds.
     pub oldest_s: i64,
     /// How long the queue may get.
@@ -98,10 +95,10 @@ impl Default for RawCheck {
 }
 
 impl ArchiveConfig {
-    /// Reads the file, and when it switches the engine on, the files of nodes and credentials that it names.
+    /// Reads the file. Those of nodes and credentials that it names are read while the engine works: they may be missing.
     ///
     /// # Errors
-    /// A file is missing, a key is unknown or a value cannot be.
+    /// The file is missing, a key is unknown or a value cannot be.
     pub fn load(home: &Home) -> Result<Option<Self>, ConfigError> {
         let File { engine, archive, queue, check } = load(home, FILE, "ARCHIVE", &[])?;
         if !engine.next.is_empty() {
@@ -121,22 +118,22 @@ impl ArchiveConfig {
             dropped: Duration::from_secs(within("check", "dropped_minutes", check.dropped_minutes, 1, 1440)? * 60),
         };
         let oldest_s = within("archive", "oldest_days", archive.oldest_days, 1, 36_525)? * DAY_S;
-        if !engine.enabled {
-            return Ok(None);
+        for (key, path) in [("nodes", &archive.nodes), ("credentials", &archive.credentials)] {
+            if path.is_empty() {
+                return Err(ConfigError::value(FILE, "archive", key, path, "a file"));
+            }
         }
-        let nodes = file(home, "nodes", &archive.nodes, Registry::from_file)?;
-        let identity = file(home, "credentials", &archive.credentials, Identity::from_file)?;
-        Ok(Some(Self { nodes, identity, oldest_s, queue: queue_limits, prefetch, byte_budget, check: limits }))
+        let files = GroupFiles::new(home.resolve(&archive.nodes), home.resolve(&archive.credentials));
+        let config = Self { files, oldest_s, queue: queue_limits, prefetch, byte_budget, check: limits };
+        Ok(engine.enabled.then_some(config))
     }
-}
 
-fn file<T, E: ToString>(
-    home: &Home,
-    key: &str,
-    path: &str,
-    read: impl Fn(&Path) -> Result<T, E>,
-) -> Result<T, ConfigError> {
-    read(&home.resolve(path)).map_err(|error| ConfigError::value(FILE, "archive", key, path, &error.to_string()))
+    /// What keeps the engine from archiving for now: a file of nodes or credentials that is missing or wrong.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let error = self.files.read().err()?;
+        Some(format!("{FILE}: the archive has no nodes: {error}"))
+    }
 }
 
 fn within<T: PartialOrd + ToString + Copy>(
@@ -157,27 +154,34 @@ fn within<T: PartialOrd + ToString + Copy>(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
-    fn load_text(text: &str) -> Result<Option<ArchiveConfig>, String> {
-        let dir = tempfile::tempdir().unwrap();
+    fn load_in(dir: &Path, text: &str) -> Result<Option<ArchiveConfig>, String> {
         for folder in ["etc/engines", "etc/nodes", "etc/secrets"] {
-            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        fs::write(dir.path().join("etc").join(FILE), text).unwrap();
-        fs::write(dir.path().join("etc/nodes/logfiles.nodes"), "127.0.0.1:23100\n").unwrap();
+        fs::write(dir.join("etc").join(FILE), text).unwrap();
+        fs::write(dir.join("etc/nodes/logfiles.nodes"), "127.0.0.1:23100\n").unwrap();
         let key = "0".repeat(256);
-        fs::write(dir.path().join("etc/secrets/logfiles.credentials"), format!("admin:{key}\n")).unwrap();
-        ArchiveConfig::load(&Home::at(dir.path())).map_err(|error| error.to_string())
+        fs::write(dir.join("etc/secrets/logfiles.credentials"), format!("admin:{key}\n")).unwrap();
+        ArchiveConfig::load(&Home::at(dir)).map_err(|error| error.to_string())
+    }
+
+    fn load_text(text: &str) -> Result<Option<ArchiveConfig>, String> {
+        load_in(tempfile::tempdir().unwrap().path(), text)
     }
 
     #[test]
     fn the_shipped_file_holds_the_defaults_and_is_off() {
         let shipped = include_str!("../../../../etc/engines/archive.conf");
         assert!(load_text(shipped).unwrap().is_none());
-        let on = |text: &str| format!("{:?}", load_text(text).unwrap().unwrap());
-        assert_eq!(on(&shipped.replace("enabled = false", "enabled = true")), on("[engine]\nenabled = true"));
+        let dir = tempfile::tempdir().unwrap();
+        let on = |text: &str| load_in(dir.path(), text).unwrap().unwrap();
+        let config = on(&shipped.replace("enabled = false", "enabled = true"));
+        assert_eq!(format!("{config:?}"), format!("{:?}", on("[engine]\nenabled = true")));
+        assert_eq!(config.warning(), None);
     }
 
     #[test]
@@ -188,14 +192,23 @@ mod tests {
             ("[queue]\nprefetch = 301", "prefetch"),
             ("[check]\nfill_major = 101", "fill_major"),
             ("[archive]\nnode = 'x'", "node"),
-            (
-                "[engine]\nenabled = true\n[archive]\nnodes = 'etc/nothing'",
-                "[archive] nodes = etc/nothing: cannot read",
-            ),
-            ("[engine]\nenabled = true\n[archive]\ncredentials = 'etc/nothing'", "[archive] credentials"),
+            ("[archive]\nnodes = ''", "[archive] nodes"),
+            ("[archive]\ncredentials = ''", "[archive] credentials"),
         ] {
             let error = load_text(text).unwrap_err();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    /// The group's last node may be removed while the archive is on; no other engine is to suffer from that.
+    #[test]
+    fn files_of_nodes_and_credentials_that_are_missing_are_a_warning() {
+        for key in ["nodes", "credentials"] {
+            let text = format!("[engine]\nenabled = true\n[archive]\n{key} = 'etc/nothing'");
+            let dir = tempfile::tempdir().unwrap();
+            let warning = load_in(dir.path(), &text).unwrap().unwrap().warning().unwrap();
+            assert!(warning.starts_with("engines/archive.conf: the archive has no nodes: cannot read "), "{warning}");
+            assert!(warning.contains("etc/nothing"), "{warning}");
         }
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use overstory_amqp::queues::queue_counts;
 use overstory_amqp::{AmqpConfig, Outgoing, Publisher, topology};
-use overstory_model::{Clock, State, SystemClock};
+use overstory_model::{Clock, SystemClock};
 use overstory_runtime::Shutdown;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::check::{self, Facts};
+use super::check::{self, Facts, Findings};
 use super::config::ArchiveConfig;
+use super::nodes::GroupNodes;
 use super::shared::Shared;
 use crate::metrics::ArchiveMetrics;
 use crate::unit::UnitStatus;
@@ -28,6 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Reporter {
     pub(super) host: String,
     pub(super) config: ArchiveConfig,
+    pub(super) nodes: Arc<GroupNodes>,
     pub(super) amqp: AmqpConfig,
     pub(super) publisher: Publisher,
     pub(super) shared: Arc<Shared>,
@@ -41,7 +43,7 @@ impl Reporter {
     pub(super) async fn run(self) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told: Option<([State; 3], Instant)> = None;
+        let mut told: Option<(Findings, Instant)> = None;
         let mut asked: Option<(u32, Instant)> = None;
         loop {
             tokio::select! {
@@ -88,6 +90,7 @@ impl Reporter {
         let seconds = waiting.map_or(0, |waiting| i64::try_from(waiting.as_secs()).unwrap_or(i64::MAX));
         self.metrics.oldest.set(seconds);
         Facts {
+            no_nodes: self.nodes.problem(),
             waiting,
             reason: state.reason,
             queued,
