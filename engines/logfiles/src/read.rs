@@ -181,6 +181,12 @@ impl Scan {
         self.slot.poll(&self.pool)
     }
 
+    /// How many records were left out because a match was given up at its limit; known at the end.
+    #[must_use]
+    pub fn undecided(&self) -> u64 {
+        self.slot.undecided()
+    }
+
     /// Hands over views where they are running short.
     fn feed(&mut self) {
         let Some((after, round)) = self.slot.wants_views() else { return };

@@ -7,7 +7,8 @@
 //! finished                           whatever comes is ignored until the client's Ack
 //! ```
 //!
-//! A read that fails ends with Error.
+//! A read that fails ends with Error, and so does one that left out records on which its pattern takes too many steps:
+//! the client has all others, and learns that these may be missing.
 
 use std::rc::Rc;
 
@@ -71,12 +72,12 @@ impl NeoStream for GetRange {
                 self.state = State::Sent;
             }
             Next::Wait => {}
-            Next::End => {
+            Next::End if self.scan.as_ref().is_none_or(|scan| scan.undecided() == 0) => {
                 out.message(|out| GetRangeMessage::Finished.encode(out));
                 self.scan = None;
                 self.state = State::Finished;
             }
-            Next::Failed => {
+            Next::End | Next::Failed => {
                 out.message(|out| GetRangeMessage::Error.encode(out));
                 return Produced::Done;
             }

@@ -99,6 +99,7 @@ impl Pool {
             parked: 0,
             waiting: false,
             failed: false,
+            undecided: 0,
         };
         Slot(Arc::new(Task { index, channel, cancelled: AtomicBool::new(false), state: Mutex::new(state) }))
     }
@@ -185,6 +186,10 @@ impl Slot {
         }
     }
 
+    pub(super) fn undecided(&self) -> u64 {
+        lock(&self.0.state).undecided
+    }
+
     pub(super) fn cancel(&self, pool: &Pool) {
         self.0.cancelled.store(true, Ordering::Relaxed);
         let mut state = lock(&self.0.state);
@@ -227,6 +232,8 @@ struct State {
     /// The client had asked in vain.
     waiting: bool,
     failed: bool,
+    /// Records that were left out because the filter could not decide; known when it is over.
+    undecided: u64,
 }
 
 enum Phase {
@@ -320,6 +327,7 @@ impl Shared {
         state.phase = Phase::Over;
         state.views.clear();
         self.held.fetch_sub(std::mem::take(&mut state.parked), Ordering::Relaxed);
+        state.undecided = job.undecided();
         if job.undecided() != 0 {
             self.tell(Told::Undecided { channel: Arc::clone(&task.channel), records: job.undecided() });
         }

@@ -150,6 +150,25 @@ fn filters_have_their_modes() {
     });
 }
 
+/// The published node ended such a read as if it were complete.
+#[test]
+fn a_read_that_left_records_out_ends_with_an_error_after_all_others() {
+    with_engine(async |rig| {
+        let evil = [vec![b'a'; 2000], vec![b'!']].concat();
+        for (timestamp, value) in [(1, &b"1"[..]), (2, &evil), (9000, b"1")] {
+            put(&rig, b"c", timestamp, value);
+        }
+        let (waker, sleeper) = Sleeper::new();
+        let mut stream = rig.neo(&get(b"c", 0, i64::MAX, b"(a+)+$|^1", mode::PCRE), &waker).1.unwrap();
+        let (message, _) = next(&mut *stream, &sleeper).await;
+        assert_eq!(records(&message), [(1, b"1".to_vec()), (9000, b"1".to_vec())]);
+        assert_eq!(say(&mut *stream, CONTINUE), (Ok(Flow::Continue), Vec::new()));
+        assert_eq!(next(&mut *stream, &sleeper).await, (vec![7], Produced::Done));
+        // The others are answered as ever.
+        assert_eq!(read(&rig, &get(b"c", 3, i64::MAX, b"(a+)+$|^1", mode::PCRE)).await.concat().len(), 1);
+    });
+}
+
 #[test]
 fn what_cannot_be_read_is_refused_and_not_left_in_silence() {
     with_engine(async |rig| {
