@@ -6,6 +6,7 @@ mod backup;
 mod find;
 mod inspect;
 mod mend;
+mod owner;
 mod progress;
 mod report;
 #[cfg(test)]
@@ -209,8 +210,12 @@ impl Check {
 /// Keeps nodes out of a data directory. None: the file system has no locks.
 fn lock(data_dir: &Path) -> Result<Option<fs::File>, String> {
     let path = data_dir.join(data_lock::FILE);
-    let file = fs::File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|error| format!("not changed: {}: {error}", path.display()))?;
+    let made = match fs::File::options().create_new(true).append(true).open(&path) {
+        Ok(file) => owner::give(&path, data_dir).map(|()| file),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::File::options().append(true).open(&path),
+        failed => failed,
+    };
+    let file = made.map_err(|error| format!("not changed: {}: {error}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => {

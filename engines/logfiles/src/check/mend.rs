@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::Action;
 use super::backup::Backups;
 use super::find::Bucket;
 use super::inspect::Inspection;
+use super::owner;
 use crate::disk::{Disk, File, SystemDisk};
 use crate::format::{BucketWriter, FRONT, Format, HEADER};
 use crate::walk::{Walker, read_file};
@@ -129,10 +129,7 @@ fn rewrite(bucket: &Bucket, inspection: &Inspection, format: Format, path: &Path
     }
     let metadata = fs::metadata(&bucket.path)?;
     fs::set_permissions(path, metadata.permissions())?;
-    let owner = fs::metadata(path)?;
-    if (owner.uid(), owner.gid()) != (metadata.uid(), metadata.gid()) {
-        chown(path, Some(metadata.uid()), Some(metadata.gid()))?;
-    }
+    owner::give(path, &bucket.path)?;
     SystemDisk.rename(path, &bucket.path)?;
     bucket.path.parent().map_or(Ok(()), |dir| SystemDisk.sync_dir(dir))
 }

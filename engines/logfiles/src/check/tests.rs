@@ -346,3 +346,41 @@ fn checker_and_reader_agree_on_every_flipped_bit() {
         }
     }
 }
+
+#[test]
+fn what_root_repairs_is_still_the_owners() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    for action in ["--salvage", "--repair"] {
+        let place = Place::new();
+        let mut bytes = place.bytes(Format::V1, &records());
+        bytes[fourth(Format::V1)] ^= 0xff;
+        let path = place.write(number(), &bytes);
+        let all = || {
+            let mut paths = vec![place.data()];
+            let mut at = 0;
+            while let Some(path) = paths.get(at).cloned() {
+                at += 1;
+                if path.is_dir() {
+                    paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+                }
+            }
+            paths
+        };
+        all().iter().for_each(|path| chown(path, Some(61_001), Some(61_002)).unwrap());
+        assert_eq!(place.check(&[action, "--write"]).0, 3);
+        let all = all();
+        assert!(all.contains(&path) && all.contains(&place.data().join(data_lock::FILE)) && all.len() >= 9, "{all:?}");
+        for path in all {
+            let owner = fs::metadata(&path).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (61_001, 61_002), "{}", path.display());
+        }
+        // A backup elsewhere is the caller's.
+        fs::write(&path, &bytes).unwrap();
+        let elsewhere = place.dir.path().join("elsewhere/deep");
+        assert_eq!(place.check(&[action, "--write", "--backup-dir", elsewhere.to_str().unwrap()]).0, 3);
+        assert_eq!(fs::metadata(elsewhere).unwrap().uid(), 0);
+    }
+}
