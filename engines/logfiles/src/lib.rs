@@ -3,6 +3,7 @@
 //! A channel is a directory of *buckets*, files that hold the records of 4,096 consecutive keys each. `storage` owns
 //! them on the node's thread; everything that waits for a disk happens on other threads, through [`disk::Disk`].
 
+mod rewrites;
 mod writer;
 
 pub mod bucket;

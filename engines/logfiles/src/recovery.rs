@@ -12,6 +12,7 @@
 
 mod bucket;
 mod directories;
+mod missing;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::disk::Disk;
 pub use bucket::{Settled, settle};
 pub(crate) use bucket::{format, path};
 use directories::Directories;
+pub use missing::Missing;
 
 /// The directory in the data directory for what was cut off or could not be used. No channel has its name.
 pub const DAMAGED: &str = ".damaged";
@@ -80,6 +82,10 @@ pub struct OpenReport {
     pub found: u64,
     /// What was cut off.
     pub cut: Vec<Cut>,
+    /// What is gone from the ends of files: at most 100, the others are among the problems.
+    pub missing: Vec<Missing>,
+    /// Files and directories that are left alone, because their names are none of a channel or slot.
+    pub strange: u64,
     /// Files of a published system's cron (`275.gz`), which retention takes in.
     pub archives: u64,
     /// What an operator should know: at most 100 lines, and one that says how many more there are.
@@ -88,6 +94,14 @@ pub struct OpenReport {
 }
 
 impl OpenReport {
+    pub(crate) fn missing(&mut self, missing: Missing) {
+        if self.missing.len() < MAX_PROBLEMS {
+            self.missing.push(missing);
+        } else {
+            self.problem(missing.to_string());
+        }
+    }
+
     pub(crate) fn problem(&mut self, text: String) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(text);

@@ -30,7 +30,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::catalogue::{Entry, Totals};
 use crate::disk::Disk;
-use crate::read::{After, BucketView, Views};
+use crate::read::{After, BucketView, AsOf, Views};
 use crate::recovery::{self, OpenError, OpenOptions, OpenReport};
 use crate::writer::{Done, Handle, Job, Key, Setup};
 
@@ -84,14 +84,16 @@ impl Storage {
     ) -> Result<(Self, OpenReport), OpenError> {
         make_dir(&*disk, dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
         let opened = recovery::open(Arc::clone(&disk), dir, &OpenOptions { boot_id: options.boot_id.clone() })?;
+        let mut state = State::new(options, Arc::from(dir), opened.catalogue);
+        let options = &state.options;
         let setup = Setup {
+            rewrites: Arc::clone(&state.rewrites),
             always: options.sync == SyncMode::Always,
             open_files: options.open_files,
             level: options.level,
             retry: options.retry,
             dir: dir.to_owned(),
         };
-        let mut state = State::new(options, Arc::from(dir), opened.catalogue);
         let unsynced = opened.unsynced.into_iter().filter_map(|bucket| {
             let id = state.catalogue.channel(&bucket.channel)?;
             Some((state.place(id), bucket.number, bucket.entry))
@@ -144,8 +146,8 @@ impl Storage {
         self.ask(|answer| Job::RemoveBucket { place, number, before, answer }).await.map(|()| true)
     }
 
-    /// Puts a durable file with the same records in place of a bucket's, which has `expected` bytes. False: the bucket has
-    /// other bytes by now; `file` is removed then.
+    /// Puts a durable file with the same records in place of a bucket's, which had `expected` bytes when that was `as_of`
+    /// ([`Storage::as_of`]). False: the bucket has other bytes by now; `file` is removed then.
     ///
     /// # Errors
     /// The file could not be put there; it is removed.
@@ -153,6 +155,7 @@ impl Storage {
         &self,
         channel: &str,
         number: BucketNumber,
+        as_of: &AsOf,
         expected: u64,
         file: PathBuf,
         entry: Entry,
@@ -166,7 +169,8 @@ impl Storage {
             // No file has so many bytes: the writer removes the other one.
             (state.place(id), if is_written { expected } else { u64::MAX })
         };
-        self.ask(|answer| Job::Replace { place, number, expected, file, entry, answer }).await
+        let as_of = as_of.clone();
+        self.ask(|answer| Job::Replace { place, number, as_of, expected, file, entry, answer }).await
     }
 
     /// A view of a bucket of which everything that was put before is in the file, with what the file is; nothing of it is
@@ -185,22 +189,29 @@ impl Storage {
         let Some(entry) = state.catalogue.entry(id, number) else { return Ok(None) };
         let place = state.place(id);
         let (format, length) = (entry.format, entry.length);
-        let view = BucketView { channel: place.name, dir: place.dir, number, format, length, tail: Vec::new() };
+        let view = BucketView {
+            channel: place.name,
+            dir: place.dir,
+            number,
+            format,
+            length,
+            tail: Vec::new(),
+            as_of: state.as_of(),
+        };
         Ok(Some((view, entry)))
     }
 
-    /// Removes from a bucket what was in its file when it was as `front` says ([`Storage::file_view`]). What came behind
-    /// it stays.
+    /// Removes from a bucket what was in its file when [`Storage::file_view`] gave this. What came behind it stays.
     ///
     /// # Errors
-    /// The file could not be written; everything is still there.
-    pub async fn take_front(&self, channel: &str, number: BucketNumber, front: &Entry) -> Result<(), Unwritten> {
-        let (place, front) = {
+    /// The file could not be written, or became another one since; everything is still there.
+    pub async fn take_front(&self, view: &BucketView, front: &Entry) -> Result<(), Unwritten> {
+        let (place, number, as_of, front) = {
             let mut state = self.state.borrow_mut();
-            let Some(id) = state.catalogue.channel(channel) else { return Ok(()) };
-            (state.place(id), *front)
+            let Some(id) = state.catalogue.channel(&view.channel) else { return Ok(()) };
+            (state.place(id), view.number, view.as_of.clone(), *front)
         };
-        self.ask(|answer| Job::TakeFront { place, number, front, answer }).await
+        self.ask(|answer| Job::TakeFront { place, number, as_of, front, answer }).await
     }
 
     /// Says what was found in a bucket that nobody had looked into, up to the length that the catalogue knows. Nothing
@@ -231,6 +242,12 @@ impl Storage {
             (state.place(id), state.catalogue.entry(id, number).unwrap_or(Entry::EMPTY))
         };
         self.ask(|answer| Job::Rescan { place, number, entry, answer }).await
+    }
+
+    /// The moment: which files the entries are of.
+    #[must_use]
+    pub fn as_of(&self) -> AsOf {
+        self.state.borrow().as_of()
     }
 
     /// What is known of a bucket's file.
@@ -362,6 +379,7 @@ impl Views for Storage {
         let Some(id) = state.catalogue.channel(channel) else { return };
         let place = state.place(id);
         let end = out.len().saturating_add(max);
+        let as_of = state.as_of();
         let (begin, mut cursor) = after.map_or((0, None), |(range, number)| (range, Some(number)));
         for range in ranges.iter().skip(begin) {
             while out.len() < end
@@ -375,7 +393,7 @@ impl Views for Storage {
                 }
                 let (channel, dir) = (Arc::clone(&place.name), Arc::clone(&place.dir));
                 let (format, length) = (entry.format, entry.length);
-                out.push(BucketView { channel, dir, number, format, length, tail });
+                out.push(BucketView { channel, dir, number, format, length, tail, as_of: as_of.clone() });
             }
             cursor = None;
         }

@@ -23,6 +23,7 @@ use crate::bucket::BucketNumber;
 use crate::catalogue::{ChannelId, Entry, Log};
 use crate::disk::Disk;
 use crate::record::Framing;
+use crate::rewrites::{AsOf, Rewrites};
 
 pub(crate) use queue::Queue;
 pub(crate) use run::Writer;
@@ -109,6 +110,7 @@ pub(crate) enum Job {
     Replace {
         place: Place,
         number: BucketNumber,
+        as_of: AsOf,
         expected: u64,
         file: PathBuf,
         entry: Entry,
@@ -117,6 +119,7 @@ pub(crate) enum Job {
     TakeFront {
         place: Place,
         number: BucketNumber,
+        as_of: AsOf,
         front: Entry,
         answer: Answer<()>,
     },
@@ -150,6 +153,8 @@ pub(crate) enum Done {
         key: Key,
         entry: Option<Entry>,
     },
+    /// How many rewrites there were, the changes of which were told before.
+    Rewrote(u64),
     Synced {
         commit: u64,
     },
@@ -191,6 +196,7 @@ impl Trouble {
 /// How the writer works.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
+    pub(crate) rewrites: Arc<Rewrites>,
     pub(crate) always: bool,
     pub(crate) open_files: usize,
     pub(crate) level: i32,

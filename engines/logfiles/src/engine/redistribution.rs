@@ -162,11 +162,11 @@ async fn attempt(core: &Core, channel: &str, number: BucketNumber, targets: &mut
     if entry.records == 0 {
         return Ok(Given::Moved);
     }
-    let sent = send(core, view, targets).await?;
+    let sent = send(core, view.clone(), targets).await?;
     if sent != (entry.records, entry.bytes) {
         return Ok(keep(core, channel, number, &entry, sent.0));
     }
-    core.storage.take_front(channel, number, &entry).await?;
+    core.storage.take_front(&view, &entry).await?;
     core.count(Action::Redistributed, sent.0, sent.1);
     Ok(Given::Moved)
 }

@@ -67,6 +67,8 @@ pub(super) enum Opened {
     Yes(Box<Reading>),
     /// Its file is not what the view says, or gone: the view may be too old.
     Stale,
+    /// Its file became another one than that of the view.
+    Outdated,
     /// It cannot be read.
     Fault(io::Error),
 }
@@ -104,6 +106,9 @@ impl Ahead {
     /// Begins with it. With `doubt`, what does not fit to the view is a reason for a new one.
     pub(super) fn begin(self, ranges: &Ranges, buffers: &Arc<Buffers>, doubt: bool) -> Opened {
         let Self { view, file, disk, count } = self;
+        if file.is_some() && view.is_outdated() {
+            return Opened::Outdated;
+        }
         let file = match file.transpose() {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -273,7 +278,9 @@ impl Reading {
         }
         let open = OpenFile::open(&*self.disk, &self.view, &self.count)?;
         let mut front = [0; HEADER];
-        let same = open.file.len()? >= self.view.length && open.file.read_at(&mut front, 0)? == HEADER;
+        let same = !self.view.is_outdated()
+            && open.file.len()? >= self.view.length
+            && open.file.read_at(&mut front, 0)? == HEADER;
         if !same || front != self.front {
             // Where its records are now cannot be known.
             return Err(io::ErrorKind::StaleNetworkFileHandle.into());

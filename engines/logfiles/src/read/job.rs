@@ -22,6 +22,8 @@ use crate::walk;
 const SLICE: Duration = Duration::from_millis(10);
 /// Values that are filtered between two looks at the clock.
 const BETWEEN: u32 = 64;
+/// How long it is waited for what a bucket's file has become, at a time and as often, when that is not known at once.
+const BECOMES: (Duration, u32) = (Duration::from_millis(1), 20_000);
 
 /// What all jobs share.
 pub(super) struct Means {
@@ -70,6 +72,8 @@ pub(super) struct Job {
     done: Option<After>,
     /// The view of this bucket was found to be out of date.
     doubted: Option<BucketNumber>,
+    /// How often in a row a file was another one than that of its view.
+    outdated: u32,
     /// Records that were left out because the filter could not decide.
     undecided: u64,
     means: Arc<Means>,
@@ -80,7 +84,8 @@ impl Job {
         let ReadRequest { channel, ranges, filter, shape, compress } = request;
         let encoder = Encoder::new(shape, compress, Arc::clone(&means.batches));
         let (reading, ahead, done, doubted) = (None, None, None, None);
-        Self { channel, ranges, filter, encoder, reading, ahead, done, doubted, undecided: 0, means }
+        let (undecided, outdated) = (0, 0);
+        Self { channel, ranges, filter, encoder, reading, ahead, done, doubted, outdated, undecided, means }
     }
 
     /// Works until there is a batch, or something is missing, or its time is over.
@@ -139,11 +144,21 @@ impl Job {
         match ahead.begin(&self.ranges, &self.means.windows, self.doubted != Some(number)) {
             Opened::Yes(reading) => {
                 self.encoder.begin_bucket(number);
+                self.outdated = 0;
                 self.reading = Some(reading);
                 Ok(())
             }
             Opened::Stale => {
                 self.doubted = Some(number);
+                Err(Outcome::Rewind(self.done))
+            }
+            Opened::Outdated => {
+                self.outdated += 1;
+                match self.outdated {
+                    1 => {}
+                    2.. if self.outdated < BECOMES.1 => std::thread::sleep(BECOMES.0),
+                    _ => return Err(Outcome::Failed(io::ErrorKind::StaleNetworkFileHandle.into())),
+                }
                 Err(Outcome::Rewind(self.done))
             }
             Opened::Fault(error) if is_ours(&error) => Err(Outcome::Failed(error)),

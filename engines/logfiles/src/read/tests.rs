@@ -56,7 +56,7 @@ impl World {
     /// What a view says from now on.
     fn know(&self, number: BucketNumber, format: Option<Format>, length: u64, tail: &[Tail]) {
         let (channel, dir) = ("log".into(), Path::new(DIR).into());
-        let view = BucketView { channel, dir, number, format, length, tail: tail.to_vec() };
+        let view = BucketView { channel, dir, number, format, length, tail: tail.to_vec(), as_of: AsOf::default() };
         self.buckets.borrow_mut().insert(number, view);
     }
 }

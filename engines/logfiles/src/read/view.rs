@@ -6,14 +6,15 @@ use std::sync::Arc;
 use crate::bucket::{BucketNumber, Ranges};
 use crate::format::Format;
 use crate::record::Framing;
+pub use crate::rewrites::AsOf;
 
 /// The place in an answer behind a bucket: the index of the range in [`Ranges::iter`], and the bucket.
 pub type After = (usize, BucketNumber);
 
 /// The records of a bucket at one moment: those in its file up to a length, then those that are only in memory yet.
 ///
-/// It stays true while puts go on. When the file is replaced by one of another format or a shorter one meanwhile, a
-/// reader that has not begun with it asks for a new view.
+/// It stays true while puts go on. When the file is replaced by another one meanwhile, a reader that has not opened it
+/// yet asks for a new view.
 #[derive(Debug, Clone)]
 pub struct BucketView {
     /// The channel.
@@ -28,6 +29,8 @@ pub struct BucketView {
     pub length: u64,
     /// What follows in memory, oldest first.
     pub tail: Vec<Tail>,
+    /// When that was so.
+    pub as_of: AsOf,
 }
 
 impl BucketView {
@@ -35,6 +38,11 @@ impl BucketView {
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.dir.join(self.number.to_string())
+    }
+
+    /// Whether the file may be another one than the view is of; asked behind its opening.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.as_of.is_outdated(&self.channel, self.number)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::disk::{Disk, File};
 use crate::format::{FRONT, Format, HEADER};
 use crate::walk::{Summary, Walker, read_file};
 
-use super::{Cut, DAMAGED, LastEnd, OpenReport, Unsynced, tail};
+use super::{Cut, DAMAGED, LastEnd, Missing, OpenReport, Unsynced, tail};
 
 /// Up to so many bytes a file is read as a whole, though its end would do.
 const SMALL: u64 = 4 << 20;
@@ -27,6 +27,13 @@ pub struct Settled {
     pub cut: Option<Cut>,
     /// Places that cannot be read.
     pub damages: u64,
+}
+
+impl Settled {
+    /// The length of the file when it was looked at.
+    pub(crate) fn length(&self) -> u64 {
+        self.entry.length.saturating_add(self.cut.as_ref().map_or(0, |cut| cut.bytes))
+    }
 }
 
 /// Reads a bucket from its front to its end. A part of a record at the end is kept in `.damaged/` and cut off: a record
@@ -121,10 +128,13 @@ fn one(
     let base = touched.base;
     let other = base.format.is_some() && format.is_some_and(|format| Some(format) != base.format);
     if touched.replaced || other || length < base.length {
-        if !touched.replaced {
-            report.problem(format!("{name}/{number}: not the file that was written to; it is read as it is"));
-        }
         let settled = settle(disk, dir, name, number)?;
+        let missing = Missing::of_settled(disk, dir, (name, number), &base, &settled);
+        match missing.filter(|_| !touched.replaced) {
+            Some(missing) => report.missing(missing),
+            None if touched.replaced => {}
+            None => report.problem(format!("{name}/{number}: not the file that was written to; it is read as it is")),
+        }
         if settled.damages > 0 {
             report.problem(format!("{name}/{number}: {} damaged places", settled.damages));
         }
@@ -134,6 +144,11 @@ fn one(
         return Ok(Found { entry: settled.entry, durable: true });
     }
     // What was written is there if the machine went on; else it is if it has the checksum that it had.
+    if same_boot {
+        let written = touched.writes.iter().fold(base, grown);
+        let missing = Missing::of_length(disk, dir, (name, number), &written, length);
+        missing.into_iter().for_each(|missing| report.missing(missing));
+    }
     let mut entry = Entry { format, ..base };
     let mut kept = 0;
     for write in &touched.writes {
@@ -167,7 +182,7 @@ fn one(
     Ok(Found { entry, durable })
 }
 
-const fn grown(entry: Entry, write: &Write) -> Entry {
+fn grown(entry: Entry, write: &Write) -> Entry {
     Entry {
         length: write.end(),
         records: entry.records.saturating_add(write.records),
@@ -208,8 +223,15 @@ pub(super) fn published(disk: &dyn Disk, dir: &Path, state: &mut State, report: 
     for line in lines {
         let Some(channel) = state.channels.values_mut().find(|channel| channel.name == line.channel) else { continue };
         let Some(entry) = channel.buckets.get_mut(&line.number) else { continue };
+        let was = *entry;
+        let length = disk.stat(&path(dir, &line.channel, line.number)).map(|stat| stat.length);
         match end_of(disk, dir, &line, report) {
-            Ok(found) => *entry = found,
+            Ok(found) => {
+                let length = length.unwrap_or(found.length);
+                let missing = Missing::of_length(disk, dir, (&line.channel, line.number), &was, length);
+                missing.into_iter().for_each(|missing| report.missing(missing));
+                *entry = found;
+            }
             Err(error) => report.problem(format!("{}/{}: {error}", line.channel, line.number)),
         }
         report.recovered += 1;

@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::bucket::{BucketNumber, Slot};
 use crate::catalogue::Entry;
 use crate::catalogue::state::{ChannelState, State, first_of_slot, modified};
-use crate::disk::Disk;
+use crate::checkpoint;
+use crate::disk::{Disk, Named};
 
-use super::OpenReport;
+use super::{Missing, OpenReport};
 
 /// What a file is called, behind the name of its bucket, while it is being written to take the bucket's place.
 pub(crate) const NEW: &str = ".new";
@@ -33,6 +34,8 @@ impl Directories<'_> {
         }
         for named in self.disk.list(self.dir)? {
             if !named.is_dir || overstory_swarm::channel::check(named.name.as_bytes()).is_err() {
+                let ours = named.name.starts_with('.') || named.name.starts_with(checkpoint::FILE);
+                self.report.strange += u64::from(!ours);
                 continue;
             }
             let id = known.remove(&*named.name).unwrap_or_else(|| {
@@ -77,8 +80,11 @@ impl Directories<'_> {
         if now.is_none() || now != channel.modified {
             self.changed = true;
             let slots: HashSet<BucketNumber> = {
-                let named = self.disk.list(path)?.into_iter().filter(|named| named.is_dir);
-                named.filter_map(|named| Slot::parse(&named.name)?.bucket("000")).collect()
+                let names = self.disk.list(path)?;
+                let slot = |named: &Named| Slot::parse(&named.name).filter(|_| named.is_dir)?.bucket("000");
+                let slots: HashSet<BucketNumber> = names.iter().filter_map(slot).collect();
+                self.report.strange += (names.len() - slots.len()) as u64;
+                slots
             };
             let gone: Vec<_> = slots_of(&channel.buckets).filter(|slot| !slots.contains(slot)).collect();
             if !gone.is_empty() {
@@ -137,7 +143,11 @@ impl Directories<'_> {
                 continue;
             }
             let length = self.disk.stat(&path.join(&named.name))?.length;
-            if channel.buckets.get(&number).is_none_or(|entry| entry.length != length) {
+            let known = channel.buckets.get(&number).copied();
+            if known.is_none_or(|entry| entry.length != length) {
+                let missing =
+                    known.and_then(|was| Missing::of_length(self.disk, self.dir, (&channel.name, number), &was, length));
+                missing.into_iter().for_each(|missing| self.report.missing(missing));
                 channel.buckets.insert(number, found(length));
                 self.report.found += 1;
             }

@@ -15,6 +15,7 @@ use crate::bucket::BucketNumber;
 use crate::catalogue::Entry;
 use crate::disk::Disk;
 use crate::recovery;
+use crate::rewrites::AsOf;
 use crate::storage::{Damage, Storage};
 
 use super::archive::{self, Unpack};
@@ -212,13 +213,15 @@ impl Keeper {
     }
 
     async fn compress(&self, channel: &str, number: BucketNumber) -> Result<(), String> {
+        let as_of = self.storage.as_of();
         // What is in memory is in the file then, if nothing comes after it.
         let Some(entry) = self.storage.entry(channel, number) else { return Ok(()) };
         let path = self.path(channel, number);
-        self.rewrite(channel, number, path, entry.length, entry.length).await
+        self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await
     }
 
     async fn pack(&self, channel: &str, number: BucketNumber) -> Result<(), String> {
+        let as_of = self.storage.as_of();
         let Some(entry) = self.storage.entry(channel, number) else { return Ok(()) };
         let key = (Box::from(channel), number);
         if entry.length < SMALLEST || self.known.borrow().packed.get(&key) == Some(&entry.length) {
@@ -235,12 +238,13 @@ impl Keeper {
             packed.insert(key, entry.length);
             return Ok(());
         }
-        self.rewrite(channel, number, path, entry.length, entry.length).await
+        self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await
     }
 
     async fn adopt_one(&self, channel: &str, number: BucketNumber) -> Result<(), String> {
         let path = self.path(channel, number);
         let archive = archive::path(&path);
+        let as_of = self.storage.as_of();
         let delete = self.policy.ages(channel).delete;
         let age = plan::age(number, self.policy.now(self.clock.now().0));
         if delete.is_none_or(|delete| age < delete) {
@@ -248,7 +252,7 @@ impl Keeper {
                 return Err("the bucket is there as well; the archive is left as it is".into());
             }
             let unpacked = path.with_extension("raw.new");
-            let adopted = self.unpack(channel, number, &archive, &unpacked).await;
+            let adopted = self.unpack(channel, number, &as_of, &archive, &unpacked).await;
             let removed = self.worker.perform(move |disk| disk.remove(&unpacked)).await;
             adopted?;
             removed.map_err(|error| error.to_string())?;
@@ -260,7 +264,14 @@ impl Keeper {
         removed.await.map_err(|error| error.to_string())
     }
 
-    async fn unpack(&self, channel: &str, number: BucketNumber, archive: &Path, to: &Path) -> Result<(), String> {
+    async fn unpack(
+        &self,
+        channel: &str,
+        number: BucketNumber,
+        as_of: &AsOf,
+        archive: &Path,
+        to: &Path,
+    ) -> Result<(), String> {
         let (from, target) = (archive.to_owned(), to.to_owned());
         let unpack = self.worker.perform(move |disk| Unpack::new(disk, &from, &target)).await;
         let unpacked = match unpack {
@@ -268,23 +279,24 @@ impl Keeper {
             Err(error) => Err(error),
         };
         let length = unpacked.map_err(|error| format!("the archive is damaged: {error}"))?.length;
-        self.rewrite(channel, number, to.to_owned(), length, 0).await
+        self.rewrite(channel, number, to.to_owned(), length, (as_of, 0)).await
     }
 
-    /// Puts the records of a file into one of format 2, and that in place of the bucket's, if it has `expected` bytes.
+    /// Puts the records of a file into one of format 2, and that in place of the bucket's, if that is still the file
+    /// with so many bytes that was known.
     async fn rewrite(
         &self,
         channel: &str,
         number: BucketNumber,
         from: PathBuf,
         length: u64,
-        expected: u64,
+        (as_of, expected): (&AsOf, u64),
     ) -> Result<(), String> {
         let new = self.path(channel, number).with_extension("new");
         let written = self.write_new(channel, number, from, length, new.clone()).await;
         let replaced = match written {
             Ok((path, entry)) => {
-                let replaced = self.storage.replace(channel, number, expected, path, entry).await;
+                let replaced = self.storage.replace(channel, number, as_of, expected, path, entry).await;
                 replaced.map_err(|error| error.to_string()).map(|replaced| (replaced, entry.length))
             }
             Err(error) => {

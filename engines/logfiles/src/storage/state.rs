@@ -13,6 +13,7 @@ use super::{Damages, PutError, StorageOptions, SyncMode};
 use crate::bucket::BucketNumber;
 use crate::catalogue::{Catalogue, ChannelId, Entry};
 use crate::record;
+use crate::rewrites::{AsOf, Rewrites};
 use crate::writer::{Chunk, Done, Figures, Handle, Job, Key, Place, Source, Trouble};
 
 /// What a chunk on its way counts beside its bytes.
@@ -49,6 +50,9 @@ pub(super) struct State {
     /// The drive was told that there is something to do.
     woken: bool,
     pub(super) figures: Figures,
+    pub(super) rewrites: Arc<Rewrites>,
+    /// How many rewrites the catalogue knows.
+    rewritten: u64,
 }
 
 struct Last {
@@ -80,6 +84,8 @@ impl State {
             durable_up_to: Instant::now(),
             woken: false,
             figures: Figures::default(),
+            rewrites: Arc::default(),
+            rewritten: 0,
         }
     }
 
@@ -168,6 +174,11 @@ impl State {
             Place { id, name: Arc::from(name), dir: Arc::from(dir.join(name)) }
         };
         self.places.entry(id).or_insert_with(make).clone()
+    }
+
+    /// Which files the catalogue is of.
+    pub(super) fn as_of(&self) -> AsOf {
+        AsOf::new(Arc::clone(&self.rewrites), self.rewritten)
     }
 
     pub(super) fn give(&self, job: Job) {
@@ -269,6 +280,7 @@ impl State {
             match done {
                 Done::Wrote { key, source, entry } => self.wrote(key, source, entry),
                 Done::Changed { key, entry } => self.changed(key, entry, damages),
+                Done::Rewrote(count) => self.rewritten = count,
                 Done::Synced { commit } => {
                     self.group = None;
                     commits.reached(commit);

@@ -3,6 +3,7 @@
 mod crash;
 mod full;
 mod races;
+mod reads;
 mod use_case;
 
 use std::future::Future;

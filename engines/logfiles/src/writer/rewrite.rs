@@ -30,8 +30,9 @@ impl Writer {
                 let what = format!("{}/{number}", place.name);
                 self.out.push(Done::Answer(answer, unwritten("removing", &what, removed)));
             }
-            Job::Replace { place, number, expected, file, entry, answer } => {
-                let replaced = self.replace(&place, number, expected, &file, entry);
+            Job::Replace { place, number, as_of, expected, file, entry, answer } => {
+                let outdated = as_of.is_outdated(&place.name, number);
+                let replaced = if outdated { Ok(false) } else { self.replace(&place, number, expected, &file, entry) };
                 if !matches!(replaced, Ok(true)) {
                     // It may have become the bucket's file before something failed; then it is not there.
                     let _gone = self.disk.remove(&file);
@@ -39,8 +40,13 @@ impl Writer {
                 let what = format!("{}/{number}", place.name);
                 self.out.push(Done::AnswerBool(answer, unwritten("replacing", &what, replaced)));
             }
-            Job::TakeFront { place, number, front, answer } => {
-                let taken = self.take_front(&place, number, &front);
+            Job::TakeFront { place, number, as_of, front, answer } => {
+                let outdated = as_of.is_outdated(&place.name, number);
+                let taken = if outdated {
+                    Err(io::Error::other("it became another file"))
+                } else {
+                    self.take_front(&place, number, &front)
+                };
                 let what = format!("{}/{number}", place.name);
                 self.out.push(Done::Answer(answer, unwritten("rewriting", &what, taken)));
             }
@@ -69,6 +75,7 @@ impl Writer {
             self.forget(key);
         }
         self.files.close_channel(place);
+        self.will_be_other(place, None);
         let Some(aside) = self.rename_aside(place)? else {
             return self.log.removed_channel(&place.name);
         };
@@ -106,22 +113,31 @@ impl Writer {
         let (key, path) = (Key { channel: place.id, number }, path(place, number));
         self.forget(key);
         self.files.close(key);
+        self.will_be_other(place, Some(number));
         match self.disk.remove(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
         }
+        self.out.push(Done::Changed { key, entry: None });
         if let Some(slot) = path.parent() {
-            match self.disk.sync_dir(slot) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                synced => synced?,
-            }
+            self.sync_up(slot)?;
             // Usually there are others in it.
             if self.disk.remove_dir(slot).is_ok() {
                 self.files.removed_dir(slot);
             }
         }
-        self.out.push(Done::Changed { key, entry: None });
         unless_full(self.log.removed_bucket(&place.name, number))
+    }
+
+    /// Makes durable that a name is gone from a directory, or that directory itself.
+    fn sync_up(&self, dir: &Path) -> io::Result<()> {
+        for dir in dir.ancestors() {
+            match self.disk.sync_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && dir != self.setup.dir => {}
+                synced => return synced,
+            }
+        }
+        Ok(())
     }
 
     /// What is known of a bucket: by the writer, or else by the file's length.
@@ -157,10 +173,13 @@ impl Writer {
     fn put_in_place(&mut self, place: &Place, number: BucketNumber, file: &Path, entry: Entry) -> io::Result<()> {
         let (key, path) = (Key { channel: place.id, number }, path(place, number));
         self.log.replacing(&place.name, number)?;
+        self.will_be_other(place, Some(number));
         self.disk.rename(file, &path)?;
         self.files.close(key);
         self.files.renamed(place, number);
         self.is_now(key, place, number, Some(entry));
+        // At once: until then readers cannot know what the file is.
+        self.tell_out();
         self.disk.sync_dir(path.parent().unwrap_or(&self.setup.dir))?;
         self.log.replaced(&place.name, number, &entry)
     }
@@ -201,6 +220,7 @@ impl Writer {
         if self.states.contains_key(&key) {
             return Ok(());
         }
+        self.will_be_other(place, Some(number));
         let entry = match recovery::settle(&*self.disk, &self.setup.dir, &place.name, number) {
             Ok(settled) => Some(settled.entry).filter(|settled| *settled != entry),
             // A name that is gone and not durably so would be there again after a power cut.

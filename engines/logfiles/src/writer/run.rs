@@ -63,6 +63,8 @@ pub(crate) struct Writer {
     gone: HashSet<ChannelId>,
     obsolete: HashMap<Key, u64>,
     told: Figures,
+    /// Rewrites that were begun, and told to be done.
+    rewrites: (u64, u64),
 }
 
 /// What there is to do next.
@@ -103,6 +105,7 @@ impl Writer {
             gone: HashSet::new(),
             obsolete: HashMap::new(),
             told: Figures::default(),
+            rewrites: (0, 0),
         };
         for (place, number, entry) in unsynced {
             let key = Key { channel: place.id, number };
@@ -178,7 +181,22 @@ impl Writer {
                 self.out.push(Done::Figures(figures));
             }
         }
+        self.tell_out()
+    }
+
+    /// Says what is in the list; a rewrite that was begun is done by now, or will not be.
+    pub(super) fn tell_out(&mut self) -> bool {
+        let (begun, told) = self.rewrites;
+        if begun != told {
+            self.out.push(Done::Rewrote(begun));
+            self.rewrites.1 = begun;
+        }
         self.out.is_empty() || self.done.blocking_send(std::mem::take(&mut self.out)).is_ok()
+    }
+
+    /// Says that a bucket, or a whole channel, becomes another file: before it does.
+    pub(super) fn will_be_other(&mut self, place: &Place, number: Option<BucketNumber>) {
+        self.rewrites.0 = self.setup.rewrites.begin(&place.name, number);
     }
 
     /// What was removed out of turn matters until the queue is empty.
@@ -326,6 +344,7 @@ impl Writer {
         let is_uncounted = !state.looked_at && !state.entry.counted && length > 0;
         if is_other || is_uncounted {
             let Place { name, .. } = &state.place;
+            self.rewrites.0 = self.setup.rewrites.begin(name, Some(state.number));
             state.entry = crate::recovery::settle(&*self.disk, &self.setup.dir, name, state.number)?.entry;
             state.touched = false;
         }

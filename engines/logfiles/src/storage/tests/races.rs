@@ -5,7 +5,7 @@ use super::*;
 const BUCKET: BucketNumber = BucketNumber::of(0x1000);
 
 /// A durable file as retention makes it: the records of a view in format 2.
-fn compressed(disk: &SimDisk, view: &BucketView) -> (PathBuf, Entry) {
+pub(super) fn compressed(disk: &SimDisk, view: &BucketView, level: i32) -> (PathBuf, Entry) {
     let mut records = Records::new();
     read_view(view, disk, &mut records);
     let mut plain = Vec::new();
@@ -13,7 +13,7 @@ fn compressed(disk: &SimDisk, view: &BucketView) -> (PathBuf, Entry) {
         crate::record::put(Framing::Plain, *key, value, &mut plain);
     }
     let mut content = Format::V2.header().to_vec();
-    crate::format::v2::encode_block(content.len() as u64, &plain, 3, &mut content).unwrap();
+    crate::format::v2::encode_block(content.len() as u64, &plain, level, &mut content).unwrap();
     let path = view.path().with_extension("new");
     let file = disk.create(&path).unwrap();
     file.write_all_at(&content, 0).unwrap();
@@ -82,20 +82,27 @@ fn a_bucket_is_replaced_only_if_nothing_was_put_meanwhile_and_appended_to_afterw
         (0..100).for_each(|key| storage.put("log", 0x1000 + key, b"compressible value").unwrap());
         let (view, _) = storage.file_view("log", BUCKET).await.unwrap().unwrap();
         let expected = read(&storage, &disk, "log");
-        let (file, entry) = compressed(&disk, &view);
+        let (file, entry) = compressed(&disk, &view, 3);
         storage.put("log", 0x1fff, b"in between").unwrap();
-        assert!(!storage.replace("log", BUCKET, view.length, file, entry).await.unwrap(), "it is in a buffer");
+        assert!(
+            !storage.replace("log", BUCKET, &view.as_of, view.length, file, entry).await.unwrap(),
+            "it is in a buffer"
+        );
         storage.flush().await.unwrap();
-        let (file, entry) = compressed(&disk, &view);
-        assert!(!storage.replace("log", BUCKET, view.length, file, entry).await.unwrap(), "it is in the file");
+        let (file, entry) = compressed(&disk, &view, 3);
+        assert!(
+            !storage.replace("log", BUCKET, &view.as_of, view.length, file, entry).await.unwrap(),
+            "it is in the file"
+        );
         assert_eq!(bucket_files(&disk), ["log/0000000000/001"]);
 
         let (view, _) = storage.file_view("log", BUCKET).await.unwrap().unwrap();
-        let (file, entry) = compressed(&disk, &view);
-        let (replaced, ()) = tokio::join!(storage.replace("log", BUCKET, view.length, file, entry), async {
-            // Framed as the old file has it, written to the new one.
-            storage.put("log", 0x1aaa, b"behind").unwrap();
-        });
+        let (file, entry) = compressed(&disk, &view, 3);
+        let (replaced, ()) =
+            tokio::join!(storage.replace("log", BUCKET, &view.as_of, view.length, file, entry), async {
+                // Framed as the old file has it, written to the new one.
+                storage.put("log", 0x1aaa, b"behind").unwrap();
+            });
         assert!(replaced.unwrap());
         storage.flush().await.unwrap();
         storage.put("log", 0x1aab, b"behind that").unwrap();
@@ -123,7 +130,7 @@ fn the_front_of_a_bucket_goes_and_later_records_stay() {
             let (view, front) = storage.file_view("log", BUCKET).await.unwrap().unwrap();
             assert_eq!((front.records, view.tail.len()), (100, 0));
             (0..60).for_each(|key| storage.put("log", 0x1200 + key, &[8; 100]).unwrap());
-            let (taken, ()) = tokio::join!(storage.take_front("log", BUCKET, &front), async {
+            let (taken, ()) = tokio::join!(storage.take_front(&view, &front), async {
                 storage.put("log", 0x1400, b"last").unwrap();
             });
             taken.unwrap();
@@ -132,8 +139,8 @@ fn the_front_of_a_bucket_goes_and_later_records_stay() {
             storage.flush().await.unwrap();
             assert_eq!((read(&storage, &disk, "log").len(), totals(&storage).0), (61, 61));
             // All of it: the file goes, and comes again.
-            let (_, front) = storage.file_view("log", BUCKET).await.unwrap().unwrap();
-            storage.take_front("log", BUCKET, &front).await.unwrap();
+            let (view, front) = storage.file_view("log", BUCKET).await.unwrap().unwrap();
+            storage.take_front(&view, &front).await.unwrap();
             assert_eq!((totals(&storage), bucket_files(&disk).len()), ((0, 0), 0));
             storage.put("log", 0x1500, b"again").unwrap();
             storage.flush().await.unwrap();
