@@ -14,7 +14,7 @@ pub struct QueueLength {
     pub name: String,
     /// Messages that wait.
     pub messages: u32,
-    /// Consumers, standbys included.
+    /// Consumers that messages are delivered to; standbys are not among them.
     pub consumers: u32,
 }
 

@@ -16,7 +16,7 @@ pub struct QueueCount {
     pub name: String,
     /// Messages that wait to be delivered; those delivered and unacknowledged are not among them.
     pub ready: u32,
-    /// Consumers; of a single active consumer's queue the standbys too.
+    /// Consumers that the broker delivers to; of a single active consumer's queue the one, its standbys are not counted.
     pub consumers: u32,
 }
 

@@ -51,6 +51,11 @@ async fn an_archive_that_is_switched_off_keeps_what_waits_gets_nothing_more_and_
     let mut taker = consumer(&config, ENGINE_ARCHIVE, 300);
     assert!(matches!(next(&mut taker).await, Consumed::Subscribed));
     assert_eq!(queues::retire_archive(&off).await.unwrap(), queues::Retired::InUse, "another process archives");
+    let mut standby = consumer(&config, ENGINE_ARCHIVE, 300);
+    assert!(matches!(next(&mut standby).await, Consumed::Subscribed));
+    let counts = queues::queue_counts(&config, &[ENGINE_ARCHIVE]).await.unwrap();
+    assert_eq!(counts[0].consumers, 1, "a standby is not counted");
+    standby.close().await;
     let publisher = publisher(&off, "source", 256);
     publisher.publish(numbered(0)).await.unwrap();
     next_batch(&mut taker).await;
