@@ -10,11 +10,11 @@ pub(crate) mod nodes;
 pub mod search;
 
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use filters::Filters;
-pub use nodes::ArchiveNodes;
 pub use search::{Page, Position, Query, search};
 
 /// A node whose records are missing, and why.
@@ -41,6 +41,10 @@ pub struct Part<'a> {
 
 /// Gets the second and the bytes of each record.
 pub type Each<'a> = &'a mut (dyn FnMut(i64, &[u8]) + Send);
+
+/// Gives the archive as it is set up at the moment, or says why there is none. It is called on [`crate::state::Shared`]'s
+/// runtime.
+pub type ArchiveNow = Arc<dyn Fn() -> Result<Arc<dyn EventArchive>, String> + Send + Sync>;
 
 /// Where archived events are; the nodes, or a test.
 #[async_trait]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix_web::web;
 use clap::Parser;
 use overstory_amqp::{AmqpConfig, Publisher, PublisherOptions, SpoolOptions};
+use overstory_client::GroupFiles;
 use overstory_model::{Clock, SystemClock, permission};
 use overstory_runtime::admin::{self, Ready};
 use overstory_runtime::backoff::Backoff;
@@ -21,8 +22,8 @@ use overstory_store::config::{StoreConfig, StoreKind};
 use overstory_store::open::{WebSide, open_web};
 use overstory_store::{Accounts, StoreError};
 
-use crate::archive::nodes::ArchiveFiles;
-use crate::archive::{ArchiveNodes, EventArchive};
+use crate::archive::ArchiveNow;
+use crate::archive::nodes::GroupArchive;
 use crate::broker::AmqpWatch;
 use crate::config::{self, Settings};
 use crate::metrics::Metrics;
@@ -61,7 +62,7 @@ struct Configuration {
     settings: Settings,
     amqp: AmqpConfig,
     store: StoreConfig,
-    archive: Option<ArchiveFiles>,
+    archive: Option<GroupFiles>,
 }
 
 /// Runs the web server.
@@ -88,6 +89,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
     };
     if cli.check_config {
+        if let Some(Err(error)) = configuration.archive.as_ref().map(GroupFiles::read) {
+            eprintln!("webserver: warning: {}: the archive has no nodes: {error}", config::FILE);
+        }
         println!("webserver: the configuration is fine");
         return ExitCode::SUCCESS;
     }
@@ -99,7 +103,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn load(home: &Home) -> Result<Configuration, ConfigError> {
     let settings = Settings::load(home)?;
     Ok(Configuration {
-        archive: settings.archive.as_ref().map(|archive| ArchiveFiles::read(home, archive)).transpose()?,
+        archive: settings.archive.as_ref().map(|archive| archive.files(home)),
         settings,
         amqp: AmqpConfig::load(home)?,
         store: StoreConfig::load(home, &[])?,
@@ -117,13 +121,10 @@ async fn serve(home: Home, address: SocketAddr, configuration: Configuration, sh
     let Some(stores) = open_store(&store, &home, &shutdown).await? else { return Ok(()) };
     let publisher = start_publisher(&home, &amqp, &settings, shutdown.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let archive = match archive {
-        Some(files) => {
-            let nodes = ArchiveNodes::start(&files, search_time(settings.answer_timeout))?;
-            Some(Arc::new(nodes) as Arc<dyn EventArchive>)
-        }
-        None => None,
-    };
+    let archive = archive.map(|files| {
+        let group = GroupArchive::new(files, search_time(settings.answer_timeout));
+        Arc::new(move || group.now()) as ArchiveNow
+    });
     let ports = Ports {
         stores: stores.clone(),
         sink: Arc::new(publisher.clone()),

@@ -9,7 +9,7 @@ use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricS
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::archive::EventArchive;
+use crate::archive::ArchiveNow;
 use crate::auth::Authenticator;
 use crate::broker::BrokerWatch;
 use crate::config::Settings;
@@ -57,8 +57,8 @@ pub struct Ports {
     pub sink: Arc<dyn EventSink>,
     /// The engines as they are configured now.
     pub engines: Arc<dyn Fn() -> EngineMap + Send + Sync>,
-    /// The archive of events, if there is one.
-    pub archive: Option<Arc<dyn EventArchive>>,
+    /// The archive of events, if it is switched on.
+    pub archive: Option<ArchiveNow>,
     /// The broker's state.
     pub broker: Arc<dyn BrokerWatch>,
     /// The supervised services.

@@ -123,8 +123,11 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<AppState>) -> Re
     let _turn = state.turn_to_search().await?;
     let limit = query.limit;
     let time = search_time(state.settings.answer_timeout);
-    let page = async move { search(archive.as_ref(), &query, time).await };
-    let page = state.shared.run("The archive does not answer in time", page).await?.map_err(refused)?;
+    let page = async move { Ok(search(archive()?.as_ref(), &query, time).await) };
+    let page = state.shared.run("The archive does not answer in time", page).await?;
+    let page =
+        page.map_err(|reason: String| ApiError::unavailable(format!("The archive has no nodes: {reason}"), reason))?;
+    let page = page.map_err(refused)?;
     Ok(HttpResponse::Ok().json(listing(page, limit)))
 }
 

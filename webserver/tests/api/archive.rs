@@ -62,7 +62,8 @@ impl FakeArchive {
 
 async fn archived() -> (Arc<FakeArchive>, Server) {
     let archive = Arc::<FakeArchive>::default();
-    let server = start_with_archive(archive.clone()).await;
+    let now = Arc::clone(&archive);
+    let server = start_with_archive(Arc::new(move || Ok(now.clone()))).await;
     (archive, server)
 }
 
@@ -175,4 +176,10 @@ async fn without_an_archive_that_is_said() {
     let server = start().await;
     let error = json!({"error": "There is no archive of events: [archive] in etc/webserver.conf is not enabled"});
     assert_eq!(server.get("/api/v4/events").await.pair(), (503, error));
+
+    let server =
+        start_with_archive(Arc::new(|| Err("cannot read etc/nodes/logfiles.nodes: no such file".to_owned()))).await;
+    let error = json!({"error": "The archive has no nodes: cannot read etc/nodes/logfiles.nodes: no such file"});
+    assert_eq!(server.get("/api/v4/events").await.pair(), (503, error));
+    assert_eq!(server.get("/api/v4/app-info").await.status, 200, "everything else is served");
 }

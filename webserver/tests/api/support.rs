@@ -18,7 +18,7 @@ use overstory_runtime::prometheus::Registry;
 use overstory_store::config::StoreConfig;
 use overstory_store::open::{EngineSide, open_engines, open_web};
 use overstory_store::{Account, Accounts, Commit, Role};
-use overstory_webserver::archive::EventArchive;
+use overstory_webserver::archive::ArchiveNow;
 use overstory_webserver::broker::{BrokerWatch, QueueLength};
 use overstory_webserver::config::Settings;
 use overstory_webserver::engines::EngineMap;
@@ -63,11 +63,11 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Server {
 }
 
 /// Starts a server with an archive of events.
-pub(crate) async fn start_with_archive(archive: Arc<dyn EventArchive>) -> Server {
+pub(crate) async fn start_with_archive(archive: ArchiveNow) -> Server {
     start_all(|_| (), Some(archive)).await
 }
 
-async fn start_all(change: impl FnOnce(&mut Settings), archive: Option<Arc<dyn EventArchive>>) -> Server {
+async fn start_all(change: impl FnOnce(&mut Settings), archive: Option<ArchiveNow>) -> Server {
     let mut settings = Settings { workers: 1, ..Settings::default() };
     change(&mut settings);
     let dir = tempfile::tempdir().unwrap();
