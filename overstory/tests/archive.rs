@@ -86,9 +86,7 @@ impl Rig {
         );
         fs::write(root.join("etc/amqp.conf"), text).unwrap();
         fs::write(root.join("etc/secrets/amqp"), &amqp.password).unwrap();
-        let mut lines = String::new();
-        nodes.iter().for_each(|node| writeln!(lines, "{}", node.neo).unwrap());
-        fs::write(root.join("etc/nodes/logfiles.nodes"), lines).unwrap();
+        name_nodes(root, nodes);
         fs::write(root.join("etc/secrets/logfiles.credentials"), format!("test:{ZERO_KEY}\n")).unwrap();
         let runtime = Runtime::new().unwrap();
         let publisher = {
@@ -167,6 +165,14 @@ impl Rig {
         (status, serde_json::from_str(&body).unwrap())
     }
 
+    /// State and output of the archive's alarm.
+    fn alarm(&self) -> Option<(i64, String)> {
+        let (status, answer) = self.get("/api/v4/alarms?opened=true&search=archive/here");
+        assert_eq!(status, 200);
+        let alarm = &answer["data"].as_array().unwrap().first()?["v"];
+        Some((alarm["state"]["val"].as_i64().unwrap(), alarm["output"].as_str().unwrap().to_owned()))
+    }
+
     /// The outputs of all events that `query` finds, page after page; `None` while a node does not answer.
     fn find(&self, query: &str) -> Option<Vec<String>> {
         let (mut outputs, mut cursor) = (Vec::new(), String::new());
@@ -190,6 +196,13 @@ impl Rig {
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("var/log/all.log")).unwrap_or_default()
     }
+}
+
+/// Writes the nodes file, as `overstory add` does.
+fn name_nodes(root: &Path, nodes: &[NodeInstance]) {
+    let mut lines = String::new();
+    nodes.iter().for_each(|node| writeln!(lines, "{}", node.neo).unwrap());
+    fs::write(root.join("etc/nodes/logfiles.nodes"), lines).unwrap();
 }
 
 fn free_port() -> u16 {
@@ -306,16 +319,9 @@ fn a_queue_that_is_full_drops_and_tells_and_one_that_is_switched_off_does_not_fi
     rig.publish(&checks(0..100, at, "host1"));
     until("events to make room", || engines.metric(DROPPED) >= 70);
     let web = rig.webserver();
-    let alarm = || {
-        let (status, answer) = rig.get("/api/v4/alarms?opened=true&search=archive/here");
-        assert_eq!(status, 200);
-        answer["data"].as_array().unwrap().first().cloned()
-    };
     until("the alarm to be critical and to say why", || {
-        alarm().is_some_and(|alarm| {
-            let output = alarm["v"]["output"].as_str().unwrap().to_owned();
-            let told = output.contains("had to make room") && output.contains("no event could be stored");
-            alarm["v"]["state"]["val"] == 3 && told
+        rig.alarm().is_some_and(|(state, output)| {
+            state == 3 && output.contains("had to make room") && output.contains("no event could be stored")
         })
     });
     assert_eq!(rig.get("/api/v4/events").0, 503);
@@ -348,4 +354,50 @@ fn a_queue_that_is_full_drops_and_tells_and_one_that_is_switched_off_does_not_fi
     engines.stop();
     web.stop();
     assert_eq!(process.stop(), Some(0));
+}
+
+/// `overstory remove` takes the nodes file away with the group's last node, `overstory add` writes it.
+#[test]
+fn without_nodes_everything_else_starts_and_nodes_that_come_or_go_are_taken_up_by_what_runs() {
+    let nodes = [node(), node()];
+    let rig = Rig::new(&nodes);
+    let file = rig.dir.path().join("etc/nodes/logfiles.nodes");
+    fs::remove_file(&file).unwrap();
+    for program in ["amqp2engines", "webserver"] {
+        let output = rig.command(program, &["--check-config"]).output().unwrap();
+        assert!(output.status.success(), "{program}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("warning: ") && said.contains("logfiles.nodes"), "{program}: {said}");
+    }
+    let (engines, web) = (rig.engines(0), rig.webserver());
+    let at = SystemClock.now().secs().0;
+    rig.publish(&checks(0..50, at, "host1"));
+    until("the alarm to be critical and to say why", || {
+        rig.alarm().is_some_and(|(state, output)| state == 3 && output.contains("no nodes: cannot read "))
+    });
+    let query = format!("from={}&to={}&entity=disk/host1", at - 1, at + 60);
+    let (status, answer) = rig.get(&format!("/api/v4/events?{query}"));
+    assert_eq!(status, 503);
+    assert!(answer["error"].as_str().unwrap().starts_with("The archive has no nodes: cannot read "), "{answer}");
+
+    let first = nodes[0].start();
+    name_nodes(rig.dir.path(), &nodes[..1]);
+    until("what waited to be archived and found", || {
+        rig.find(&query).is_some_and(|outputs| outputs.into_iter().collect::<BTreeSet<_>>() == numbers(0..50))
+    });
+    until("the alarm to end", || rig.alarm().is_none_or(|(state, _)| state == 0));
+
+    let second = nodes[1].start();
+    assert_eq!(first.stop(), Some(0));
+    name_nodes(rig.dir.path(), &nodes[1..]);
+    until("the first node to be forgotten", || rig.find(&query).is_some_and(|outputs| outputs.is_empty()));
+    rig.publish(&checks(50..80, at, "host1"));
+    until("the second node to be written to", || rig.find(&query).is_some_and(|outputs| outputs.len() == 30));
+
+    fs::remove_file(&file).unwrap();
+    until("the nodes to be gone", || rig.find(&query).is_none());
+    until("the alarm to tell that", || rig.alarm().is_some_and(|(state, _)| state == 3));
+    web.stop();
+    engines.stop();
+    assert_eq!(second.stop(), Some(0));
 }
