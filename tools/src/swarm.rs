@@ -218,7 +218,7 @@ struct Mirror {
 /// How values are written: escaped (`\t`, `\n`, `\r`, `\\`, `\xHH`) unless one of these is given.
 #[derive(Debug, Clone, Copy, Args)]
 struct Format {
-    /// One JSON object per line: `key` and `value`, or `base64` for what is no text
+    /// One JSON object per line: `value`, or `base64` for what is no text, and the `key` or `timestamp` if it has one
     #[arg(long, conflicts_with_all = ["base64", "raw"])]
     json: bool,
     /// Values in base64
@@ -263,12 +263,19 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 /// Whether an error is about what was asked for, and no node could do it.
 fn wrong_usage(error: &anyhow::Error) -> bool {
-    use overstory_client::Error::{BadChannelName, BadRange, EmptyValue, OtherProtocolOnly, TooManyChannels};
+    use overstory_client::Error::{
+        BadChannelName, BadRange, EmptyAtZero, EmptyValue, OtherProtocolOnly, TooManyChannels,
+    };
     let asked = error.downcast_ref::<overstory_client::Error>();
     let wrong = |error: &_| {
         matches!(
             error,
-            BadChannelName(_) | EmptyValue | OtherProtocolOnly { .. } | TooManyChannels { .. } | BadRange { .. }
+            BadChannelName(_)
+                | EmptyValue
+                | EmptyAtZero
+                | OtherProtocolOnly { .. }
+                | TooManyChannels { .. }
+                | BadRange { .. }
         )
     };
     error.is::<input::BadInput>() || asked.is_some_and(wrong)

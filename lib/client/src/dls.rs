@@ -90,13 +90,17 @@ impl DlsClient {
     }
 
     /// Appends a record to a channel, at the node whose turn it is among those that take records of its time, or at the
-    /// next one of them. Several records may have the same timestamp. By legacy a value cannot be empty.
+    /// next one of them. Several records may have the same timestamp. By legacy a value cannot be empty, by
+    /// neo not that of the timestamp 0.
     ///
     /// # Errors
     /// No node took it; see [`Error`]. Where [`Error::effect_unknown`] holds it may be stored nevertheless, and was not
     /// tried at another node unless [`ClientConfig::at_least_once`] is set.
     pub async fn put(&self, channel: &str, timestamp: i64, value: &[u8]) -> Result<(), Error> {
         check(channel)?;
+        if timestamp == 0 && value.is_empty() {
+            return Err(Error::EmptyAtZero);
+        }
         match &self.inner.group.backend {
             Backend::Neo(links) => self.neo_put(&links.links, channel, timestamp, value).await,
             Backend::Legacy(pools) => self.legacy_put(pools, channel, timestamp, value).await,

@@ -109,7 +109,7 @@ pub enum Error {
         node: SocketAddrV4,
     },
     /// The node did not store the record of a Put into logfiles; nothing was done. By neo it does not say why.
-    #[error("{node}: did not store the record: its disk is full, or the node's log says what is wrong")]
+    #[error("{node}: did not store the record: it has no room or cannot write; its log says what is wrong")]
     NotWritten {
         /// Which node.
         node: SocketAddrV4,
@@ -128,6 +128,16 @@ pub enum Error {
     /// The node cannot do anything with the filter of a read.
     #[error("{node}: refused the filter: it is no regular expression, or longer than the node takes")]
     FilterRefused {
+        /// Which node.
+        node: SocketAddrV4,
+    },
+    /// The node has sent what it could decide, and left out records: its pattern takes too many steps on them, or the node
+    /// could not read to the end.
+    #[error(
+        "{node}: left records out of the answer: the pattern takes too many steps on some of them \
+         (`pattern_limit` in the node's log), or they could not be read"
+    )]
+    LeftOut {
         /// Which node.
         node: SocketAddrV4,
     },
@@ -204,6 +214,9 @@ pub enum Error {
     /// Records cannot be empty.
     #[error("an empty value cannot be stored")]
     EmptyValue,
+    /// The one record that logfiles do not keep.
+    #[error("a record at the timestamp 0 without a value cannot be stored: in a file it looks like nothing")]
+    EmptyAtZero,
     /// The value is longer than the protocol takes.
     #[error("a value of {length} bytes is too long, at most {limit} can be stored")]
     ValueTooBig {

@@ -23,6 +23,8 @@ pub(super) enum BadInput {
     NoTabAfterTime,
     #[error("`{0}` is no time: a number, 0x and hexadecimal digits, 2026-01-31T23:59:59Z, now, -90s, -5m, -1h or -7d")]
     Time(String),
+    #[error("the time is too far from 1970 for a timestamp that counts {0}")]
+    NoTimestamp(&'static str),
     #[error("`\\{0}` is no escape: \\t, \\n, \\r, \\\\ and \\xHH are")]
     Escape(String),
     #[error("no base64")]

@@ -7,7 +7,7 @@ mod write;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use clap::{Args, Subcommand};
 use overstory_client::dls::{Filter, TimestampRange};
@@ -174,13 +174,13 @@ pub(super) struct UnitArg {
 #[derive(Debug, Args)]
 pub(super) struct Matching {
     /// Only records that hold this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", group = "searched")]
     contains: Option<OsString>,
     /// Only records that match this regular expression (PCRE)
-    #[arg(long, value_name = "PATTERN", conflicts_with = "contains")]
+    #[arg(long, value_name = "PATTERN", group = "searched")]
     regex: Option<OsString>,
-    /// Whatever the case of letters is
-    #[arg(long, requires = "regex")]
+    /// Whatever the case of the letters a to z is
+    #[arg(long, requires = "searched")]
     ignore_case: bool,
 }
 
@@ -188,12 +188,28 @@ impl Matching {
     fn filter(&self) -> Filter {
         let bytes = |text: &OsString| text.clone().into_vec();
         match (&self.contains, &self.regex) {
+            // Only expressions can be told to ignore it.
+            (Some(text), _) if self.ignore_case && !text.is_empty() => Filter::PcreCaseless(quoted(text.as_bytes())),
             (Some(text), _) => Filter::Substring(bytes(text)),
             (None, Some(pattern)) if self.ignore_case => Filter::PcreCaseless(bytes(pattern)),
             (None, Some(pattern)) => Filter::Pcre(bytes(pattern)),
             (None, None) => Filter::None,
         }
     }
+}
+
+/// A regular expression that matches this text.
+fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(text.len() * 2);
+    for &byte in text {
+        match byte {
+            // Published nodes would take it for the end.
+            0 => pattern.extend_from_slice(b"\\x00"),
+            _ if byte.is_ascii() && !byte.is_ascii_alphanumeric() => pattern.extend_from_slice(&[b'\\', byte]),
+            _ => pattern.push(byte),
+        }
+    }
+    pattern
 }
 
 impl Logfiles {
@@ -234,8 +250,8 @@ pub(super) async fn run(config: ClientConfig, command: &Command) -> anyhow::Resu
         Command::Put(put) => write::put(&client, put).await?,
         Command::Getrange(range) => {
             let (unit, now) = (range.unit.unit, range.unit.unit.now());
-            let low = range.from.stamp(unit, now);
-            let high = range.to.map_or(i64::MAX, |to| to.stamp(unit, now));
+            let low = range.from.nearest(unit, now);
+            let high = range.to.map_or(i64::MAX, |to| to.nearest(unit, now));
             read::print(&client, &range.channel, (low, high), &range.read, &mut out).await?
         }
         Command::Getall(all) => read::print(&client, &all.channel, (i64::MIN, i64::MAX), &all.read, &mut out).await?,
@@ -258,4 +274,26 @@ fn ranges(answers: Answers<Option<TimestampRange>>, out: &mut Out) -> io::Result
         writeln!(out, "{node}\t0x{min:016x}\t0x{max:016x}")?;
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(contains: Option<&str>, regex: Option<&str>, ignore_case: bool) -> Filter {
+        Matching { contains: contains.map(Into::into), regex: regex.map(Into::into), ignore_case }.filter()
+    }
+
+    #[test]
+    fn a_text_whose_case_is_ignored_is_an_expression_that_means_nothing_but_the_text() {
+        assert_eq!(filter(None, None, false), Filter::None);
+        assert_eq!(filter(Some("a.b"), None, false), Filter::Substring(b"a.b".to_vec()));
+        assert_eq!(
+            filter(Some("a.b \u{e4}_\\E1"), None, true),
+            Filter::PcreCaseless(b"a\\.b\\ \xc3\xa4\\_\\\\E1".to_vec())
+        );
+        assert_eq!(quoted(b"(*UTF)\0"), b"\\(\\*UTF\\)\\x00");
+        assert_eq!(filter(Some(""), None, true), Filter::Substring(Vec::new()));
+        assert_eq!(filter(None, Some("a.b"), true), Filter::PcreCaseless(b"a.b".to_vec()));
+    }
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use overstory_swarm::key::Key;
 use proptest::prelude::*;
 
@@ -15,6 +15,20 @@ const BASE64: Format = Format { base64: true, ..PLAIN };
 #[test]
 fn the_command_line_is_consistent() {
     Cli::command().debug_assert();
+}
+
+#[test]
+fn what_is_looked_for_may_ignore_the_case_of_letters() {
+    let parse = |options: &[&str]| {
+        let front = ["swarm", "logfiles", "getrange", "c", "0"];
+        Cli::try_parse_from(front.iter().chain(options))
+    };
+    for good in [&["--contains", "A", "--ignore-case"][..], &["--regex", "A", "--ignore-case"], &["--contains", "A"]] {
+        assert!(parse(good).is_ok(), "{good:?}");
+    }
+    for bad in [&["--ignore-case"][..], &["--contains", "A", "--regex", "A"]] {
+        assert!(parse(bad).is_err(), "{bad:?}");
+    }
 }
 
 #[test]

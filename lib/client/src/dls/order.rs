@@ -175,7 +175,7 @@ pub(super) async fn read(mut reader: Reader, (low, high): (i64, i64), tx: Sender
         _ = stopped.wait_for(|want| *want == Want::Stop) => return,
         () = tx.closed() => return,
     };
-    if let Err(error) = outcome {
+    if let Err(error) = outcome.and_then(|()| reader.whole()) {
         let _ = tx.send(Err((reader.node(), error))).await;
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Reader {
     fruitless: u32,
     /// The connection by neo on which the node was asked what it is.
     known: u64,
+    /// The node said that it left records out.
+    left_out: bool,
 }
 
 impl Reader {
@@ -80,7 +82,7 @@ impl Reader {
     pub(super) fn new(source: Source, question: Arc<Question>) -> Self {
         // Nothing is in it.
         let place = Place::new(1, 0);
-        Self { source, question, ranges: VecDeque::new(), place, stream: None, fruitless: 0, known: 0 }
+        Self { source, question, ranges: VecDeque::new(), place, stream: None, fruitless: 0, known: 0, left_out: false }
     }
 
     /// Reads these timestamps instead of what was asked for before. Those of a legacy node that lie on both sides of 0 come
@@ -118,6 +120,14 @@ impl Reader {
         }
     }
 
+    /// Whether all is well when there is nothing more to read.
+    ///
+    /// # Errors
+    /// The node has left records out of anything that was read so far.
+    pub(super) fn whole(&self) -> Result<(), Error> {
+        if self.left_out { Err(Error::LeftOut { node: self.node() }) } else { Ok(()) }
+    }
+
     pub(super) fn node(&self) -> SocketAddrV4 {
         match &self.source {
             Source::Neo(link) => link.node(),
@@ -145,6 +155,12 @@ impl Reader {
                     if !self.next_range() {
                         return Ok(None);
                     }
+                }
+                // All others have come.
+                Err(Error::LeftOut { .. }) => {
+                    self.stream = None;
+                    self.left_out = true;
+                    return Ok(None);
                 }
                 Err(error @ Error::Broken { .. }) if self.fruitless < FRUITLESS => {
                     self.stream = None;
@@ -252,6 +268,7 @@ async fn receive_neo(call: &mut Call, source: &Source, question: &Question) -> R
                 _ => Err(Error::protocol(node, "no records in a GetRange")),
             },
             Next::Done(Done::Code(5)) => Ok(None),
+            Next::Done(Done::Code(7)) if question.filter.is_pattern() => Err(Error::LeftOut { node }),
             Next::Done(Done::Code(3)) if question.filter.is_pattern() => Err(Error::FilterRefused { node }),
             Next::Done(Done::Code(_)) => Err(Error::Node { node }),
             Next::Done(done) => Err(call.unexpected(done)),

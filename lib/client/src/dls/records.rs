@@ -183,7 +183,10 @@ async fn read(mut reader: Reader, tx: Sender, mut want: watch::Receiver<Want>) {
         };
         let message = match next {
             Ok(Some(batch)) => Ok(batch),
-            Ok(None) => return,
+            Ok(None) => match reader.whole() {
+                Ok(()) => return,
+                Err(error) => Err((node, error)),
+            },
             Err(error) => Err((node, error)),
         };
         let over = message.is_err();

@@ -44,7 +44,13 @@ pub(super) async fn run(config: &ClientConfig, tail: &Tail, out: Out) -> anyhow:
     let (mut last, mut failed, mut refused) = (Vec::new(), 0, 0);
     for (answer, _) in told {
         match answer {
-            Ok(records) => last.extend(records),
+            Ok((records, left_out)) => {
+                last.extend(records);
+                if let Some(error) = left_out {
+                    eprintln!("swarm: {error}");
+                    failed += 1;
+                }
+            }
             Err(error) => {
                 eprintln!("swarm: {error}");
                 failed += 1;
@@ -131,7 +137,12 @@ struct Node {
     /// So much of the channel's time is looked at again.
     overlap: i64,
     away: bool,
+    /// That it leaves records out was said.
+    short: bool,
 }
+
+/// What a node left out of an answer that is complete otherwise.
+type LeftOut = Option<Error>;
 
 /// The records that were read, by timestamp.
 #[derive(Debug, Default)]
@@ -174,18 +185,18 @@ impl Node {
         let client = DlsClient::start(ClientConfig { nodes, ..config.clone() })?;
         let overlap = OVERLAP.saturating_mul(tail.unit.unit.per_second());
         let (channel, filter) = (tail.channel.clone(), tail.matching.filter());
-        Ok(Self { address, client, channel, filter, seen: Seen::default(), overlap, away: false })
+        Ok(Self { address, client, channel, filter, seen: Seen::default(), overlap, away: false, short: false })
     }
 
     /// The last records, `number` of them at most, in order; from here on it is followed.
-    async fn last(&mut self, number: usize, now: i64) -> Result<Vec<(i64, Vec<u8>)>, Error> {
+    async fn last(&mut self, number: usize, now: i64) -> Result<(Vec<(i64, Vec<u8>)>, LeftOut), Error> {
         // If it cannot be asked now, what has come since then is news.
         self.seen.low = now;
         let low = self.search(number, now).await?;
         self.seen.low = low.min(now);
         let mut newest = BinaryHeap::new();
         let mut order = 0u64;
-        self.look(|timestamp, value| {
+        let look = self.look(|timestamp, value| {
             order += 1;
             if timestamp >= low {
                 newest.push(Reverse((timestamp, order, value.to_vec())));
@@ -193,14 +204,11 @@ impl Node {
             if newest.len() > number {
                 newest.pop();
             }
-        })
-        .await?;
-        Ok(newest
-            .into_sorted_vec()
-            .into_iter()
-            .rev()
-            .map(|Reverse((timestamp, _, value))| (timestamp, value))
-            .collect())
+        });
+        let left_out = look.await?;
+        self.short = left_out.is_some();
+        let sorted = newest.into_sorted_vec().into_iter().rev();
+        Ok((sorted.map(|Reverse((timestamp, _, value))| (timestamp, value)).collect(), left_out))
     }
 
     /// The highest timestamp from which on there are so many records, or the lowest one of all. What lies above the range
@@ -245,7 +253,12 @@ impl Node {
         while found < most
             && let Some(batch) = records.next().await
         {
-            found += batch.map_err(first)?.len() as u64;
+            match batch.map_err(first) {
+                Ok(batch) => found += batch.len() as u64,
+                // It is told of what is printed.
+                Err(Error::LeftOut { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(found)
     }
@@ -257,7 +270,14 @@ impl Node {
             let looked = self.look(|timestamp, value| sink.borrow_mut().add(timestamp, value.to_vec())).await;
             sink.borrow_mut().flush()?;
             match looked {
-                Ok(()) => self.away = false,
+                Ok(left_out) => {
+                    self.away = false;
+                    if let Some(error) = left_out
+                        && !std::mem::replace(&mut self.short, true)
+                    {
+                        eprintln!("swarm: {error}");
+                    }
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut self.away, true) {
                         eprintln!("swarm: {error}; trying again");
@@ -268,7 +288,7 @@ impl Node {
     }
 
     /// Reads what is new.
-    async fn look(&mut self, mut each: impl FnMut(i64, &[u8])) -> Result<(), Error> {
+    async fn look(&mut self, mut each: impl FnMut(i64, &[u8])) -> Result<LeftOut, Error> {
         let before = &self.seen;
         let mut now = Seen { low: before.low, newest: before.newest, counts: BTreeMap::new() };
         let (low, filter) = (before.low, self.filter.clone());
@@ -288,9 +308,9 @@ impl Node {
             }
         }
         match failure {
-            None => {
+            left_out @ (None | Some(Error::LeftOut { .. })) => {
                 self.seen = now.complete(self.overlap);
-                Ok(())
+                Ok(left_out)
             }
             // Not all has come: what did is not printed again.
             Some(error) => {

@@ -31,6 +31,16 @@ impl Unit {
         }
     }
 
+    /// As it is given.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::S => "s",
+            Self::Ms => "ms",
+            Self::Us => "us",
+            Self::Ns => "ns",
+        }
+    }
+
     /// The present time.
     pub(super) fn now(self) -> i64 {
         let millis = SystemClock.now().0;
@@ -50,17 +60,26 @@ pub(super) enum Time {
 }
 
 impl Time {
-    /// The timestamp, `now` being the present one.
-    pub(super) fn stamp(self, unit: Unit, now: i64) -> i64 {
-        let limit = |stamp: i128| {
-            let highest = i128::from(i64::MAX);
-            i64::try_from(stamp.clamp(i128::from(i64::MIN), highest)).unwrap_or(i64::MAX)
-        };
+    /// The timestamp of a record, `now` being the present one.
+    ///
+    /// # Errors
+    /// There is none for this time.
+    pub(super) fn stamp(self, unit: Unit, now: i64) -> Result<i64, BadInput> {
+        i64::try_from(self.count(unit, now)).map_err(|_| BadInput::NoTimestamp(unit.name()))
+    }
+
+    /// The timestamp at which a range begins or ends: there are no records beyond the first and the last one.
+    pub(super) fn nearest(self, unit: Unit, now: i64) -> i64 {
+        let count = self.count(unit, now);
+        i64::try_from(count).unwrap_or(if count < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    fn count(self, unit: Unit, now: i64) -> i128 {
         let each = i128::from(unit.per_second());
         match self {
-            Self::Stamp(stamp) => stamp,
-            Self::Date(nanos) => limit((nanos * each).div_euclid(1_000_000_000)),
-            Self::FromNow(seconds) => limit(i128::from(now) + i128::from(seconds) * each),
+            Self::Stamp(stamp) => stamp.into(),
+            Self::Date(nanos) => (nanos * each).div_euclid(1_000_000_000),
+            Self::FromNow(seconds) => i128::from(now) + i128::from(seconds) * each,
         }
     }
 }
@@ -164,7 +183,7 @@ mod tests {
     use super::*;
 
     fn stamp(text: &str, unit: Unit) -> i64 {
-        text.parse::<Time>().unwrap().stamp(unit, 1_000_000 * unit.per_second())
+        text.parse::<Time>().unwrap().stamp(unit, 1_000_000 * unit.per_second()).unwrap()
     }
 
     #[test]
@@ -190,8 +209,19 @@ mod tests {
         assert_eq!(stamp("2026-11-21T16:00:00.25Z", Unit::Ns), 1_795_276_800_250_000_000);
         assert_eq!(stamp("-1s", Unit::Us), 999_999_000_000);
         assert_eq!(stamp("17", Unit::Ns), 17);
-        // What no timestamp can be is the nearest one.
-        assert_eq!(stamp("9999-12-31", Unit::Ns), i64::MAX);
+    }
+
+    #[test]
+    fn a_time_without_a_timestamp_is_none_for_a_record_and_the_nearest_one_for_a_range() {
+        for (text, nearest) in [("9999-12-31", i64::MAX), ("0001-01-01", i64::MIN), ("2262-04-12", i64::MAX)] {
+            let time = text.parse::<Time>().unwrap();
+            assert_eq!(time.stamp(Unit::Ns, 0), Err(BadInput::NoTimestamp("ns")), "{text}");
+            assert_eq!(time.nearest(Unit::Ns, 0), nearest, "{text}");
+            assert!(time.stamp(Unit::Us, 0).is_ok(), "{text}");
+        }
+        assert_eq!(Time::FromNow(1).stamp(Unit::S, i64::MAX), Err(BadInput::NoTimestamp("s")));
+        assert_eq!(Time::FromNow(-1).nearest(Unit::S, i64::MIN), i64::MIN);
+        assert_eq!("2262-04-11".parse::<Time>().unwrap().nearest(Unit::Ns, 0), stamp("2262-04-11", Unit::Ns));
     }
 
     #[test]

@@ -14,9 +14,11 @@ use crate::swarm::input::{self, BadInput};
 pub(super) async fn put(client: &DlsClient, put: &Put) -> anyhow::Result<u8> {
     let unit = put.unit.unit;
     if let Some(value) = &put.value {
-        client.put(&put.channel, put.timestamp.stamp(unit, unit.now()), value.as_bytes()).await?;
+        client.put(&put.channel, put.timestamp.stamp(unit, unit.now())?, value.as_bytes()).await?;
         return Ok(0);
     }
+    // What is wrong with all of them is said once, before any of them is read.
+    put.timestamp.stamp(unit, unit.now())?;
     // Many that wait for a node do not keep their order.
     client.any_ready().await?;
     let (binary, timestamps) = (put.records.binary, put.timestamps);
@@ -47,9 +49,9 @@ fn parse(put: &Put, record: Vec<u8>) -> Result<(i64, Vec<u8>), BadInput> {
         }
         (true, false) => {
             let (time, value) = input::stamped(&record, format)?;
-            Ok((time.parse::<Time>()?.stamp(unit, unit.now()), value))
+            Ok((time.parse::<Time>()?.stamp(unit, unit.now())?, value))
         }
-        (false, true) => Ok((put.timestamp.stamp(unit, unit.now()), record)),
-        (false, false) => Ok((put.timestamp.stamp(unit, unit.now()), input::value_of(record, format)?)),
+        (false, true) => Ok((put.timestamp.stamp(unit, unit.now())?, record)),
+        (false, false) => Ok((put.timestamp.stamp(unit, unit.now())?, input::value_of(record, format)?)),
     }
 }
