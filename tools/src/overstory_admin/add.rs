@@ -55,7 +55,7 @@ fn plan(wish: &Wish, home: &Home, services: &Services, out: &mut impl Write) -> 
         bail!("{} is missing: install this version's package {}", program.display(), kind.package);
     }
     let (others, problems) = instance::all(home)?;
-    for problem in problems {
+    for problem in problems.iter().chain(&wish.warnings) {
         writeln!(out, "warning: {problem}")?;
     }
     // Its nodes files and its key are for the nodes of one protocol.

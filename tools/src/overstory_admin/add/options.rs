@@ -179,6 +179,8 @@ pub(super) struct Wish {
     /// Those of the dump process.
     pub(super) dump: Option<Vec<Setting>>,
     pub(super) start: bool,
+    /// What is accepted and hardly meant.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Command {
@@ -219,6 +221,7 @@ impl Common {
             settings: Vec::new(),
             dump: None,
             start: self.start,
+            warnings: Vec::new(),
         })
     }
 }
@@ -285,7 +288,8 @@ impl Logfiles {
         let settings = settings.chain(by_prefix("DeleteAfterDays", &self.delete_after)).collect();
         let wish = self.common.wish(&LOGFILES)?;
         let ports = Wanted { neo: self.neo_port, ..wish.ports };
-        Ok(Wish { range: Some(range), force: self.force, settings, ports, ..wish })
+        let warnings = never_compressed(&self.compress_after, &self.delete_after);
+        Ok(Wish { range: Some(range), force: self.force, settings, ports, warnings, ..wish })
     }
 }
 
@@ -302,6 +306,27 @@ fn check_once<T>(option: &str, values: &[(String, T)]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names the ages of compression that no bucket reaches, since it is deleted before.
+fn never_compressed(compress: &[(String, String)], delete: &[(String, String)]) -> Vec<String> {
+    let days = |text: &str| text.parse::<u32>().ok();
+    let deleted = |channels: &str| {
+        let rules = delete.iter().filter(|(prefix, _)| prefix == ALL || channels.starts_with(prefix.as_str()));
+        let rule = rules.max_by_key(|(prefix, _)| if prefix == ALL { 0 } else { prefix.len() });
+        rule.and_then(|(_, age)| days(age))
+    };
+    let idle = compress.iter().filter_map(|(prefix, age)| {
+        let (compressed, deleted) = (days(age)?, deleted(prefix)?);
+        let of = if prefix == ALL { String::new() } else { format!(" of {prefix}*") };
+        let text = || {
+            format!(
+                "buckets{of} are deleted after {deleted} days, so that none is compressed, which would be after {compressed}"
+            )
+        };
+        (deleted <= compressed).then(text)
+    });
+    idle.collect()
 }
 
 /// Whether a name can begin with both.
@@ -385,6 +410,25 @@ mod tests {
             assert!(prefix_size(text).is_err(), "{text}");
         }
         assert!(prefix_size(&format!("{}=1", "x".repeat(MAX_PREFIX + 1))).is_err());
+    }
+
+    #[test]
+    fn an_age_of_compression_that_no_bucket_reaches_is_told() {
+        let rules = |texts: &[&str]| texts.iter().map(|text| prefix_days(text).unwrap()).collect::<Vec<_>>();
+        let told = |compress: &[&str], delete: &[&str]| never_compressed(&rules(compress), &rules(delete));
+        let expected = "buckets are deleted after 5 days, so that none is compressed, which would be after 10";
+        assert_eq!(told(&["10"], &["5"]), [expected]);
+        assert_eq!(told(&["log_=5"], &["lo=5", "9"]).len(), 1);
+        for (compress, delete) in [
+            (&["5"][..], &["10"][..]),
+            (&["10"], &[]),
+            (&["10"], &["never"]),
+            (&["never"], &["5"]),
+            (&["10"], &["log_=5"]),
+            (&["log_=10"], &["5", "log=30"]),
+        ] {
+            assert_eq!(told(compress, delete), [""; 0], "{compress:?} {delete:?}");
+        }
     }
 
     #[test]
