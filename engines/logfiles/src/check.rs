@@ -16,10 +16,12 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::fcntl::OFlag;
 use overstory_node::data_lock;
 use overstory_runtime::{program, terminal};
 
@@ -121,6 +123,7 @@ fn execute(args: &Args, out: &mut dyn Write, show_progress: bool) -> u8 {
         find::each(path, &mut |found| match found {
             find::Found::Bucket(bucket) => check.bucket(&bucket, &mut report),
             find::Found::Other => report.other(),
+            find::Found::OtherDirectory => report.other_directory(),
             find::Found::Problem(path, error) => report.problem(&path, &error),
         });
     }
@@ -134,7 +137,7 @@ fn total(paths: &[PathBuf]) -> u64 {
     for path in paths {
         find::each(path, &mut |found| {
             if let find::Found::Bucket(bucket) = found {
-                total += fs::metadata(&bucket.path).map_or(0, |metadata| metadata.len());
+                total += fs::symlink_metadata(&bucket.path).map_or(0, |metadata| metadata.len());
             }
         });
     }
@@ -212,7 +215,9 @@ fn lock(data_dir: &Path) -> Result<Option<fs::File>, String> {
     let path = data_dir.join(data_lock::FILE);
     let made = match fs::File::options().create_new(true).append(true).open(&path) {
         Ok(file) => owner::give(&path, data_dir).map(|()| file),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::File::options().append(true).open(&path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::File::options().append(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path)
+        }
         failed => failed,
     };
     let file = made.map_err(|error| format!("not changed: {}: {error}", path.display()))?;

@@ -79,7 +79,7 @@ impl LogfilesEngine {
 
     fn hear(&self, told: Told) {
         match told {
-            Told::Damage(damage) => self.core.storage.damages().report(damage),
+            Told::Damage(damage) => self.core.storage.damaged(damage),
             Told::Undecided { channel, records } => {
                 warn!(
                     target: "node.request",

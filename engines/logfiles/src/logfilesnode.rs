@@ -139,6 +139,9 @@ fn tell(report: &OpenReport) {
             "buckets were looked into"
         );
     }
+    if report.strange > 0 {
+        info!(target: "node.storage", count = report.strange, "names in the data directory that are none of a channel or slot are left alone");
+    }
     for problem in &report.problems {
         warn!(target: "node.storage", problem, "data is not as it should be");
     }

@@ -31,6 +31,7 @@ pub use bucket::{Settled, settle};
 pub(crate) use bucket::{format, path};
 use directories::Directories;
 pub use missing::Missing;
+pub(crate) use missing::{GONE, Lost, SHORTER, share};
 
 /// The directory in the data directory for what was cut off or could not be used. No channel has its name.
 pub const DAMAGED: &str = ".damaged";
@@ -69,6 +70,8 @@ pub struct Unsynced {
     pub number: BucketNumber,
     /// What is in it.
     pub entry: Entry,
+    /// Why its file could not be read; the entry is what was known of it before.
+    pub trouble: Option<String>,
 }
 
 /// What a start found and did.

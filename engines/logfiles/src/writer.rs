@@ -26,6 +26,7 @@ use crate::record::Framing;
 use crate::rewrites::{AsOf, Rewrites};
 
 pub(crate) use queue::Queue;
+use crate::recovery::Missing;
 pub(crate) use run::Writer;
 
 /// Messages that wait for the node's thread at most; the writer waits then.
@@ -156,6 +157,8 @@ pub(crate) enum Done {
     /// How many rewrites there were, the changes of which were told before.
     Rewrote(u64),
     Synced {
+    /// A file was found to be shorter than it was.
+    Missing(Missing),
         commit: u64,
     },
     /// How it is with writing from now on.

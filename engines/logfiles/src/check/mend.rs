@@ -46,7 +46,8 @@ pub(super) fn plan(inspection: &Inspection, action: Action) -> Option<Plan> {
 /// It could not be backed up, or not be done: then the file is as it was, unless the system says otherwise.
 pub(super) fn mend(bucket: &Bucket, inspection: &Inspection, plan: Plan, backups: &Backups) -> io::Result<PathBuf> {
     let end = inspection.summary.end;
-    if fs::metadata(&bucket.path)?.len() != end {
+    let metadata = fs::symlink_metadata(&bucket.path)?;
+    if !metadata.is_file() || metadata.len() != end {
         return Err(io::Error::other("not changed: the file has changed since it was read"));
     }
     match plan {
@@ -90,7 +91,7 @@ fn set_header(file: &dyn File, inspection: &Inspection) -> io::Result<()> {
 /// knows which files to look at when it starts.
 fn in_place(bucket: &Bucket, change: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
     let mark = beside(&bucket.path, "repair");
-    fs::write(&mark, b"")?;
+    drop(fresh(&mark)?);
     let file = SystemDisk.create(&bucket.path);
     let changed = file.and_then(|file| {
         change(&*file)?;
@@ -103,8 +104,8 @@ fn in_place(bucket: &Bucket, change: impl FnOnce(&dyn File) -> io::Result<()>) -
 
 fn rewrite(bucket: &Bucket, inspection: &Inspection, format: Format, path: &Path) -> io::Result<()> {
     let old = SystemDisk.open(&bucket.path)?;
+    let made = fresh(path)?;
     let new = SystemDisk.create(path)?;
-    new.set_len(0)?;
     let mut writer = BucketWriter::new(&*new, format, LEVEL)?;
     let mut front = [0; FRONT];
     let front_len = old.read_at(&mut front, 0)?;
@@ -127,11 +128,20 @@ fn rewrite(bucket: &Bucket, inspection: &Inspection, format: Format, path: &Path
     if summary.damage_count != 0 || (summary.records, summary.bytes) != (expected.records, expected.bytes) {
         return Err(io::Error::other("not changed: what was written is not what was read"));
     }
-    let metadata = fs::metadata(&bucket.path)?;
-    fs::set_permissions(path, metadata.permissions())?;
-    owner::give(path, &bucket.path)?;
+    let metadata = fs::symlink_metadata(&bucket.path)?;
+    made.set_permissions(metadata.permissions())?;
+    owner::give_file(&made, &bucket.path)?;
     SystemDisk.rename(path, &bucket.path)?;
     bucket.path.parent().map_or(Ok(()), |dir| SystemDisk.sync_dir(dir))
+}
+
+/// A new file, in place of what an interrupted run has left. Never what a link leads to.
+fn fresh(path: &Path) -> io::Result<fs::File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::File::options().write(true).create_new(true).open(path)
 }
 
 /// A file in the same directory, of a name that is no bucket's.

@@ -39,6 +39,7 @@ struct Totals {
     files: u64,
     compressed_files: u64,
     other_files: u64,
+    other_directories: u64,
     damaged_files: u64,
     mended_files: u64,
     records: u64,
@@ -125,6 +126,11 @@ impl<'a> Report<'a> {
     /// A file of a name that is not for the node.
     pub(super) fn other(&mut self) {
         self.totals.other_files += 1;
+    }
+
+    /// A directory of a name that is not for the node.
+    pub(super) fn other_directory(&mut self) {
+        self.totals.other_directories += 1;
     }
 
     /// Something that could not be read or written.
@@ -227,7 +233,11 @@ impl<'a> Report<'a> {
             totals.damaged_files,
             totals.mended_files
         );
-        for (count, what) in [(totals.other_files, "other files left alone"), (totals.problems, "problems")] {
+        for (count, what) in [
+            (totals.other_files, "other files left alone"),
+            (totals.other_directories, "other directories left alone"),
+            (totals.problems, "problems"),
+        ] {
             if count > 0 {
                 line.push_str(&format!("; {count} {what}"));
             }

@@ -384,3 +384,89 @@ fn what_root_repairs_is_still_the_owners() {
         assert_eq!(fs::metadata(elsewhere).unwrap().uid(), 0);
     }
 }
+
+#[test]
+fn a_link_is_never_followed_and_what_it_leads_to_stays_as_it_is() {
+    use std::os::unix::fs::symlink;
+    for (at, action) in ["--repair", "--salvage"].into_iter().enumerate() {
+        let place = Place::new();
+        let mut bytes = place.bytes(Format::V1, &records());
+        bytes[fourth(Format::V1)] ^= 1;
+        let outside = place.dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let secret = outside.join("275");
+        fs::write(&secret, &bytes).unwrap();
+        let path = place.path(number());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // A bucket, a slot, a channel, an archive.
+        symlink(&secret, &path).unwrap();
+        symlink(&secret, path.with_extension("gz")).unwrap();
+        symlink(&outside, place.data().join("log/0000000058")).unwrap();
+        symlink(&outside, place.data().join("other")).unwrap();
+        nix::unistd::mkfifo(&path.with_file_name("276"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (code, out) = place.check(&[action, "--write"]);
+        assert!(code == 4 && out.starts_with("0 files, ") && out.ends_with("; 5 problems\n"), "{code}: {out}");
+        let alias = place.dir.path().join("alias");
+        symlink(place.data().join("log"), &alias).unwrap();
+        for named in [&path, &alias, &place.dir.path().join("alias/")] {
+            assert_eq!(run_with(&[action, "--write"], named).0, 4);
+        }
+        assert_eq!((fs::read(&secret).unwrap(), files(&outside).len()), (bytes.clone(), 1));
+        assert!(!place.data().join(".damaged").exists());
+        // Names in the way of what is made: backups, the new file, the mark, the lock.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        let beside = |suffix| PathBuf::from(format!("{}.{suffix}", path.display()));
+        symlink(&secret, beside("salvage")).unwrap();
+        symlink(&secret, beside("repair")).unwrap();
+        let backups = [place.data().join(".damaged"), place.data().join(".damaged/log")];
+        let link = &backups[at];
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(&outside, link).unwrap();
+        assert_eq!(place.check(&[action, "--write"]).0, 4);
+        assert_eq!((fs::read(&path).unwrap(), files(&outside).len()), (bytes.clone(), 1));
+        fs::remove_file(link).unwrap();
+        let dir = place.data().join(".damaged/log/0000000057");
+        fs::create_dir_all(&dir).unwrap();
+        let label = if at == 0 { format!("275.from-{}", fourth(Format::V1)) } else { "275.whole".to_owned() };
+        symlink(outside.join("new"), dir.join(&label)).unwrap();
+        let (_, out) = place.check(&[action, "--write"]);
+        assert!(out.contains(&format!("{label}.1\n")), "{out}");
+        assert_ne!(fs::read(&path).unwrap(), bytes);
+        assert_eq!((fs::read(&secret).unwrap(), files(&outside).len()), (bytes.clone(), 1));
+        // The lock is no link either.
+        fs::write(&path, &bytes).unwrap();
+        fs::remove_file(place.data().join(data_lock::FILE)).unwrap();
+        symlink(&secret, place.data().join(data_lock::FILE)).unwrap();
+        assert_eq!(place.check(&[action, "--write"]).0, 4);
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_data_directory_may_be_named_by_a_link() {
+    let place = Place::new();
+    place.write(number(), &place.bytes(Format::V1, &records()));
+    let link = place.dir.path().join("link");
+    std::os::unix::fs::symlink(place.data(), &link).unwrap();
+    assert!(run_with(&[], &link).1.starts_with("1 files, 9 records"));
+}
+
+#[test]
+fn names_that_are_none_of_the_nodes_are_counted() {
+    let place = Place::new();
+    place.write(number(), &place.bytes(Format::V1, &records()));
+    for dir in ["bad name!/0000000057", "log/notaslot", ".hidden/log", "log/0000000057/dir"] {
+        fs::create_dir_all(place.data().join(dir)).unwrap();
+    }
+    fs::write(place.data().join("bad name!/0000000057/275"), "not read").unwrap();
+    for file in ["readme.txt", "checkpoint.dat", ".catalogue", "log/note"] {
+        fs::write(place.data().join(file), "text").unwrap();
+    }
+    let (code, out) = place.check(&[]);
+    let left = "2 other files left alone; 3 other directories left alone\n";
+    assert!(code == 0 && out.starts_with("1 files, ") && out.ends_with(left), "{code}: {out}");
+    let (_, out) = place.check(&["--json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["totals"]["other_files"], &report["totals"]["other_directories"]), (&2.into(), &3.into()));
+}

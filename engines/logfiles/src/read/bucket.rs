@@ -9,6 +9,7 @@ use super::buffers::Buffers;
 use crate::bucket::{KeyRange, Ranges};
 use crate::disk::{Disk, File};
 use crate::format::{FRONT, Format, HEADER, v2};
+use crate::recovery::SHORTER;
 use crate::walk::{Damage, Step, Walker};
 
 /// Bytes that are read at a time, and asked of the system ahead of that.
@@ -38,6 +39,8 @@ pub(super) struct Reading {
     tail: usize,
     /// The file is done with.
     in_tail: bool,
+    /// What is missing at the end of the file, until it was told.
+    missing: Option<Damage>,
     buffers: Arc<Buffers>,
 }
 
@@ -130,13 +133,15 @@ impl Reading {
         doubt: bool,
     ) -> io::Result<Opened> {
         let mut window = buffers.take();
-        let (mut filled, mut length) = (0, 0);
+        let mut filled = 0;
+        let mut missing = None;
         if let Some(open) = &file {
-            length = open.file.len()?;
+            let length = open.file.len()?;
             if length < view.length {
                 if doubt {
                     return Ok(Opened::Stale);
                 }
+                missing = Some(Damage { offset: length, bytes: view.length - length, why: SHORTER });
                 view.length = length;
             }
             filled = read_up(&*open.file, &mut window, 0, WINDOW, 0, view.length)?;
@@ -147,11 +152,6 @@ impl Reading {
         let format = match (view.format, found) {
             (Some(known), Some(found)) if known != found && doubt => {
                 return Ok(Opened::Stale);
-            }
-            // Compressed this moment: the file is in its place already, and no view says so yet.
-            (Some(known), Some(Format::V2)) if known != Format::V2 => {
-                view.length = length;
-                Format::V2
             }
             (known, found) => known.or(found).unwrap_or(Format::V1),
         };
@@ -180,6 +180,7 @@ impl Reading {
             has_block: false,
             tail: 0,
             in_tail: false,
+            missing,
             buffers,
         };
         reading.read_ahead();
@@ -191,6 +192,9 @@ impl Reading {
     /// # Errors
     /// The file cannot be read; what is in memory still can ([`give_up_file`](Self::give_up_file)).
     pub(super) fn walk(&mut self, visit: &mut impl FnMut(u64, &[u8]) -> bool) -> io::Result<Walked> {
+        if let Some(missing) = self.missing.take() {
+            return Ok(Walked::Damaged(missing));
+        }
         if self.in_tail {
             return Ok(self.walk_tail(visit));
         }

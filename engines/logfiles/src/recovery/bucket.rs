@@ -85,6 +85,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, state: &mut State, report: &m
         let Some(channel) = state.channels.get_mut(&id) else { continue };
         report.recovered += 1;
         let name = &*channel.name;
+        let mut trouble = None;
         let found = match one(disk, dir, (name, number), &mut touched, same_boot, report) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -97,12 +98,13 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, state: &mut State, report: &m
             }
             Err(error) => {
                 report.problem(format!("{name}/{number}: {error}"));
+                trouble = Some(error.to_string());
                 Found { entry: touched.base, durable: false }
             }
         };
         channel.buckets.insert(number, found.entry);
         if !found.durable {
-            unsynced.push(Unsynced { channel: name.into(), number, entry: found.entry });
+            unsynced.push(Unsynced { channel: name.into(), number, entry: found.entry, trouble });
             state.touched.insert((id, number), touched);
         }
     }

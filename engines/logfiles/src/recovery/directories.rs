@@ -33,7 +33,12 @@ impl Directories<'_> {
             known.insert(channel.name.clone(), *id);
         }
         for named in self.disk.list(self.dir)? {
-            if !named.is_dir || overstory_swarm::channel::check(named.name.as_bytes()).is_err() {
+            let is_channel = overstory_swarm::channel::check(named.name.as_bytes()).is_ok();
+            if !named.is_dir && !named.is_file && is_channel {
+                self.report.problem(format!("{}: no directory, it is not used", self.dir.join(&named.name).display()));
+                continue;
+            }
+            if !named.is_dir || !is_channel {
                 let ours = named.name.starts_with('.') || named.name.starts_with(checkpoint::FILE);
                 self.report.strange += u64::from(!ours);
                 continue;
@@ -131,7 +136,11 @@ impl Directories<'_> {
     fn files(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber, path: &Path) -> io::Result<()> {
         let mut seen = HashSet::new();
         for named in self.disk.list(path)? {
-            if named.is_dir {
+            if !named.is_file && (named.is_dir || slot.slot().bucket(&named.name).is_some()) {
+                if slot.slot().bucket(&named.name).is_some() {
+                    self.report
+                        .problem(format!("{}: no regular file, it is not used", path.join(&named.name).display()));
+                }
                 continue;
             }
             let Some(number) = slot.slot().bucket(&named.name) else {
@@ -145,8 +154,8 @@ impl Directories<'_> {
             let length = self.disk.stat(&path.join(&named.name))?.length;
             let known = channel.buckets.get(&number).copied();
             if known.is_none_or(|entry| entry.length != length) {
-                let missing =
-                    known.and_then(|was| Missing::of_length(self.disk, self.dir, (&channel.name, number), &was, length));
+                let missing = known
+                    .and_then(|was| Missing::of_length(self.disk, self.dir, (&channel.name, number), &was, length));
                 missing.into_iter().for_each(|missing| self.report.missing(missing));
                 channel.buckets.insert(number, found(length));
                 self.report.found += 1;

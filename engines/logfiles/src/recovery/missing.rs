@@ -9,6 +9,10 @@ use crate::disk::Disk;
 
 use super::{DAMAGED, Settled};
 
+/// Why bytes are missing.
+pub(crate) const SHORTER: &str = "the file is shorter than it was";
+/// Why all of them are.
+pub(crate) const GONE: &str = "the file is missing";
 /// So many repairs, one after the other, are looked for.
 const REPAIRS: usize = 16;
 
@@ -25,6 +29,8 @@ pub struct Missing {
     pub bytes: u64,
     /// Records that were in them, about; none if they were never counted.
     pub records: Option<u64>,
+    /// What became of the file.
+    pub why: &'static str,
 }
 
 impl Missing {
@@ -42,7 +48,7 @@ impl Missing {
         }
         let bytes = was.length - length;
         let records = was.counted.then(|| share(was, bytes));
-        Some(Self { channel: channel.into(), number, offset: length, bytes, records })
+        Some(Self { channel: channel.into(), number, offset: length, bytes, records, why: SHORTER })
     }
 
     /// The same of a file that was read: if all records are there that were known, nothing is gone.
@@ -59,16 +65,23 @@ impl Missing {
         let offset = settled.entry.length;
         (records != Some(0)).then_some(Self { offset, bytes: was.length.saturating_sub(offset), records, ..missing })
     }
+
+    /// A file that is gone. None: there was nothing in it.
+    pub(crate) fn of_gone((channel, number): (&str, BucketNumber), was: &Entry) -> Option<Self> {
+        let (bytes, records) = (was.length, was.counted.then_some(was.records));
+        (bytes > 0).then(|| Self { channel: channel.into(), number, offset: 0, bytes, records, why: GONE })
+    }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { channel, number, bytes, records, .. } = self;
-        write!(formatter, "{channel}/{number}: {}: the file is shorter than it was", Lost { bytes: *bytes, records: *records })
+        let Self { channel, number, bytes, records, why, .. } = self;
+        write!(formatter, "{channel}/{number}: {}: {why}", Lost { bytes: *bytes, records: *records })
     }
 }
 
 /// How much is gone, in words.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Lost {
     pub(crate) bytes: u64,
     pub(crate) records: Option<u64>,
@@ -85,7 +98,7 @@ impl fmt::Display for Lost {
 
 /// The records that some bytes of a bucket hold, about.
 pub(crate) fn share(entry: &Entry, bytes: u64) -> u64 {
-    let records = u128::from(entry.records) * u128::from(bytes) / u128::from(entry.length.max(1));
+    let records = (u128::from(entry.records) * u128::from(bytes)).div_ceil(u128::from(entry.length.max(1)));
     u64::try_from(records).unwrap_or(u64::MAX).min(entry.records)
 }
 
@@ -93,10 +106,10 @@ pub(crate) fn share(entry: &Entry, bytes: u64) -> u64 {
 fn is_kept(disk: &dyn Disk, dir: &Path, (channel, number): (&str, BucketNumber), was: u64, length: u64) -> bool {
     let dir = dir.join(DAMAGED).join(channel).join(number.slot().to_string());
     let Ok(names) = disk.list(&dir) else { return false };
-    let name = number.file_name().to_string();
+    let name = number.file_name();
     let mut cuts = Vec::new();
     for named in names.iter().filter(|named| !named.is_dir) {
-        let Some(label) = named.name.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.')) else { continue };
+        let Some(label) = named.name.strip_prefix(&*name).and_then(|rest| rest.strip_prefix('.')) else { continue };
         let Ok(kept) = disk.stat(&dir.join(&named.name)).map(|stat| stat.length) else { continue };
         let mut parts = label.split('.');
         match parts.next().unwrap_or_default() {

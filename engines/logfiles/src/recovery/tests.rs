@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod missing;
 mod published;
 
 use std::collections::BTreeMap;

@@ -92,10 +92,18 @@ fn a_file_that_is_shorter_than_it_should_be_is_read_as_far_as_it_goes() {
     let expected = three(&world);
     let bytes = file_of(Format::V1, &expected[50..70]);
     world.put_file(NUMBER, &bytes);
+    let (expected, end) = (&expected, bytes.len() as u64);
     node(&world, SMALL, |node| async move {
         assert_eq!(node.read(all(Shape::Legacy)).await, [&expected[..70], &expected[100..]].concat());
         // The owner was asked again, and said the same.
         assert!(node.world.asked.get() >= 2);
+        assert_eq!(node.damages(1).await, [(end, 30 * 117, "the file is shorter than it was")]);
+    });
+    // Emptied.
+    world.put_file(NUMBER, b"");
+    node(&world, SMALL, |node| async move {
+        assert_eq!(node.read(all(Shape::Neo)).await, [&expected[..50], &expected[100..]].concat());
+        assert_eq!(node.damages(1).await, [(0, 16 + 50 * 117, "the file is shorter than it was")]);
     });
 }
 

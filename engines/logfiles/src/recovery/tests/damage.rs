@@ -41,6 +41,24 @@ fn a_damaged_catalogue_is_set_aside_and_everything_is_found_again() {
     }
 }
 
+/// A file that was written anew named each directory in front of its buckets. Cut between the two it said that nothing in
+/// the directory was new, and the buckets were in no answer, for good.
+#[test]
+fn a_catalogue_that_was_cut_hides_no_bucket() {
+    let node = with_three_buckets();
+    let expected: Vec<_> = buckets(&node.catalogue).into_keys().collect();
+    let disk = node.close().unwrap();
+    let path = Path::new(DIR).join(".catalogue");
+    disk.remove(&path).unwrap();
+    let disk = Node::open(disk, 1).close().unwrap();
+    for length in 0..disk.stat(&path).unwrap().length {
+        let disk = disk.kill();
+        disk.create(&path).unwrap().set_len(length).unwrap();
+        let node = Node::open(disk, 1);
+        assert_eq!(buckets(&node.catalogue).into_keys().collect::<Vec<_>>(), expected, "{length}");
+    }
+}
+
 #[test]
 fn a_catalogue_of_a_later_version_stops_the_start_and_stays_as_it_is() {
     let disk = with_three_buckets().close().unwrap();
@@ -68,7 +86,12 @@ fn a_bucket_that_was_cut_behind_the_nodes_back_is_read_as_it_is() {
     let entry = node.entry("log", BucketNumber::of(0x1000)).unwrap();
     assert_eq!((entry.length, entry.records), (16 + 17 + 13, 1));
     assert_eq!(node.report.cut.len(), 1);
-    assert_eq!(node.report.problems.len(), 1);
+    // Of four records of 30 bytes each, whatever came since the checkpoint.
+    let missing = &node.report.missing[..];
+    assert_eq!(missing.len(), 1);
+    assert_eq!((&*missing[0].channel, missing[0].number), ("log", BucketNumber::of(0x1000)));
+    assert_eq!((missing[0].offset, missing[0].bytes, missing[0].records), (46, 30, Some(1)));
+    assert_eq!(node.report.problems.len(), 0);
     // The others were not read.
     assert_eq!(node.report.recovered, 1);
 }

@@ -126,7 +126,7 @@ fn data_without_anything_is_listed() {
     }
     disk.create_dirs(&Path::new(DIR).join("empty")).unwrap();
     let node = Node::open(disk, 1);
-    assert_eq!(node.report, OpenReport { found: 3, archives: 1, ..OpenReport::default() });
+    assert_eq!(node.report, OpenReport { found: 3, strange: 2, archives: 1, ..OpenReport::default() });
     let names: Vec<_> = node.catalogue.channels(None).map(|(_, name)| name).collect();
     assert_eq!(names, ["empty", "log"]);
     assert_eq!((node.catalogue.totals().buckets, node.catalogue.totals().uncounted), (3, 3));
