@@ -15,13 +15,13 @@ pub use system::SystemDisk;
 
 /// A file system. Its calls may wait for a disk: they do not belong on the node's thread, except at its start and end.
 pub trait Disk: Send + Sync + 'static {
-    /// Opens a file for reading.
+    /// Opens a regular file for reading. Where a symbolic link points to is not followed.
     ///
     /// # Errors
     /// The system's; [`io::ErrorKind::NotFound`] when there is none.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Opens a file for reading and writing, and makes it if there is none.
+    /// Opens a regular file for reading and writing, and makes it if there is none. A symbolic link is not followed.
     ///
     /// # Errors
     /// The system's.
@@ -63,7 +63,7 @@ pub trait Disk: Send + Sync + 'static {
     /// The system's.
     fn list(&self, path: &Path) -> io::Result<Vec<Named>>;
 
-    /// Size and time of a file or directory.
+    /// Size and time of a file or directory, or of a symbolic link itself.
     ///
     /// # Errors
     /// The system's.
@@ -114,8 +114,10 @@ pub trait File: Send + Sync {
 pub struct Named {
     /// The name; one that is no UTF-8 is left out by [`Disk::list`].
     pub name: String,
-    /// Whether it is a directory.
+    /// Whether it is a directory; a symbolic link to one is none.
     pub is_dir: bool,
+    /// Whether it is a regular file; a symbolic link to one is none.
+    pub is_file: bool,
 }
 
 /// What is known of a file or directory without opening it.
@@ -127,4 +129,6 @@ pub struct Stat {
     pub modified: SystemTime,
     /// Whether it is a directory.
     pub is_dir: bool,
+    /// Whether it is a regular file.
+    pub is_file: bool,
 }

@@ -30,8 +30,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::catalogue::{Entry, Totals};
 use crate::disk::Disk;
-use crate::read::{After, AsOf, BucketView, Views};
-use crate::recovery::{self, GONE, Missing, OpenError, OpenOptions, OpenReport, SHORTER, share};
+use crate::read::{After, BucketView, AsOf, Views};
+use crate::recovery::{self, OpenError, OpenOptions, OpenReport};
 use crate::writer::{Done, Handle, Job, Key, Setup};
 
 pub use crate::writer::Unwritten;
@@ -96,7 +96,10 @@ impl Storage {
         };
         let unsynced = opened.unsynced.into_iter().filter_map(|bucket| {
             let id = state.catalogue.channel(&bucket.channel)?;
-            Some((state.place(id), bucket.number, bucket.entry))
+            if let Some(why) = &bucket.trouble {
+                state.bad.insert(Key { channel: id, number: bucket.number }, why.clone());
+            }
+            Some((state.place(id), bucket.number, bucket.entry, bucket.trouble))
         });
         let (writer, done) = Handle::start(disk, opened.log, setup, unsynced.collect())
             .map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
@@ -105,7 +108,6 @@ impl Storage {
         Ok((Self { state: RefCell::new(state), done, wake, commits, damages }, opened.report))
     }
 
-        opened.report.missing.iter().for_each(|missing| damages.missing(missing));
     /// Takes a record. When the reply has to wait it was counted in [`Commits`].
     ///
     /// # Errors
@@ -178,16 +180,19 @@ impl Storage {
     /// in memory. None: there is no such bucket.
     ///
     /// # Errors
-    /// The writer has ended.
+    /// The bucket cannot be written, or the writer has ended.
     pub async fn file_view(
         &self,
         channel: &str,
         number: BucketNumber,
     ) -> Result<Option<(BucketView, Entry)>, Unwritten> {
-        self.flush().await?;
+        self.flush_good().await?;
         let mut state = self.state.borrow_mut();
         let Some(id) = state.catalogue.channel(channel) else { return Ok(None) };
         let Some(entry) = state.catalogue.entry(id, number) else { return Ok(None) };
+        if let Some(why) = state.bad.get(&Key { channel: id, number }) {
+            return Err(Unwritten(format!("{channel}/{number} cannot be written: {why}")));
+        }
         let place = state.place(id);
         let (format, length) = (entry.format, entry.length);
         let view = BucketView {
@@ -212,9 +217,7 @@ impl Storage {
             let Some(id) = state.catalogue.channel(&view.channel) else { return Ok(()) };
             (state.place(id), view.number, view.as_of.clone(), *front)
         };
-        self.ask(|answer| Job::TakeFront { place, number, as_of, front, answer }).await?;
-        self.damages.forget(&view.channel, number);
-        Ok(())
+        self.ask(|answer| Job::TakeFront { place, number, as_of, front, answer }).await
     }
 
     /// Says what was found in a bucket that nobody had looked into, up to the length that the catalogue knows. Nothing
@@ -323,17 +326,6 @@ impl Storage {
         &self.damages
     }
 
-    /// Takes note of damage that a reader has found: of what is missing with how many records that are, about.
-    pub fn damaged(&self, damage: Damage) {
-        let is_missing = damage.why == SHORTER || damage.why == GONE;
-        let Some(entry) = self.entry(&damage.channel, damage.number).filter(|_| is_missing) else {
-            return self.damages.report(damage);
-        };
-        let Damage { channel, number, offset, bytes, why } = damage;
-        let records = entry.counted.then(|| share(&entry, bytes));
-        self.damages.missing(&Missing { channel: (*channel).into(), number, offset, bytes, records, why });
-    }
-
     /// What is wrong.
     pub fn findings(&self, out: &mut Vec<Finding>) {
         let state = self.state.borrow();
@@ -344,6 +336,11 @@ impl Storage {
         if let Some(trouble) = &state.trouble {
             let text = format!("records are refused until writing goes on: {}", trouble.text);
             out.push(Finding { check: "write", state: Level::Critical, text });
+        }
+        if let Some((count, first, records)) = state.bad_buckets() {
+            let more = if count > 1 { format!("; {} more buckets", count - 1) } else { String::new() };
+            let text = format!("{first}{more}; {records} records wait");
+            out.push(Finding { check: "bucket", state: Level::Critical, text });
         }
         if state.behind {
             let text = format!("{} MiB wait for being written", state.flying >> 20);

@@ -3,9 +3,12 @@
 //! The node's thread gives it [`Job`]s and never waits; what became of them comes back as [`Done`]. Writes are performed
 //! in runs: the log says durably which buckets are touched, once for all buckets of a run, then they are written.
 //!
-//! While a write fails the queue stands still: the write is repeated every [`Setup::retry`], after what it left in the
-//! file was cut off. Only the removal of channels and buckets overtakes it, since that makes room.
+//! While the disk is full or the log cannot be written the queue stands still: the write is repeated every
+//! [`Setup::retry`], after what it left in the file was cut off. Only the removal of channels and buckets overtakes it,
+//! since that makes room. A bucket whose own file cannot be opened or written is set aside with what is for it (`bad`), and
+//! the others go on.
 
+mod bad;
 mod files;
 mod queue;
 mod rewrite;
@@ -26,7 +29,6 @@ use crate::record::Framing;
 use crate::rewrites::{AsOf, Rewrites};
 
 pub(crate) use queue::Queue;
-use crate::recovery::Missing;
 pub(crate) use run::Writer;
 
 /// Messages that wait for the node's thread at most; the writer waits then.
@@ -156,11 +158,18 @@ pub(crate) enum Done {
     },
     /// How many rewrites there were, the changes of which were told before.
     Rewrote(u64),
+    /// Everything up to this is durable; when it is `lost`, but for what was for buckets that cannot be written.
     Synced {
-    /// A file was found to be shorter than it was.
-    Missing(Missing),
         commit: u64,
+        lost: bool,
     },
+    /// A bucket cannot be written, its records wait.
+    Bad {
+        key: Key,
+        why: String,
+    },
+    /// It can be again, or is gone.
+    Mended(Key),
     /// How it is with writing from now on.
     Trouble(Option<Trouble>),
     /// Something could not be made durable, whatever comes later.
@@ -221,7 +230,7 @@ impl Handle {
         disk: Arc<dyn Disk>,
         log: Log,
         setup: Setup,
-        unsynced: Vec<(Place, BucketNumber, Entry)>,
+        unsynced: Vec<(Place, BucketNumber, Entry, Option<String>)>,
     ) -> io::Result<(Self, mpsc::Receiver<Vec<Done>>)> {
         let (done, receiver) = mpsc::channel(DONE);
         let queue = Arc::new(Queue::default());

@@ -74,9 +74,17 @@ impl SimDisk {
         self.world().faults.push(world::Fault { call, after, times, kind });
     }
 
+    /// Lets all calls of one kind on one file fail, until [`Self::heal`]: [`Call::Open`] (also of [`Disk::create`]),
+    /// [`Call::Write`].
+    pub fn fail_file(&self, path: &Path, call: Call, kind: io::ErrorKind) {
+        self.world().bad_files.push((path.to_owned(), call, kind));
+    }
+
     /// Takes back all failures that were asked for.
     pub fn heal(&self) {
-        self.world().faults.clear();
+        let mut world = self.world();
+        world.faults.clear();
+        world.bad_files.clear();
     }
 
     /// Cuts the power in the next call but `after` that changes something: a write happens in part, and from then on
@@ -125,6 +133,7 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
         world.call(Call::Open)?;
+        world.call_file(path, Call::Open)?;
         let ino = world.find(path)?;
         Ok(Arc::new(SimFile { disk: self.clone(), ino: world.is_file(ino)? }))
     }
@@ -134,6 +143,7 @@ impl Disk for SimDisk {
         // One that is there is only opened.
         let call = if world.find(path).is_ok() { Call::Open } else { Call::Create };
         world.call(call)?;
+        world.call_file(path, Call::Open)?;
         Ok(Arc::new(SimFile { disk: self.clone(), ino: world.create(path)? }))
     }
 
@@ -195,7 +205,8 @@ impl File for SimFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut world = self.disk.world();
-        match world.call(Call::Write) {
+        let called = world.call(Call::Write).and_then(|()| world.call_ino(self.ino, Call::Write));
+        match called {
             Ok(()) => world.write(self.ino, bytes, offset),
             Err(error) => {
                 // Any part of it may have been written.

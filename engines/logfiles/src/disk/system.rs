@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
 use super::{Disk, File, Named, Stat};
 
@@ -16,12 +17,11 @@ pub struct SystemDisk;
 
 impl Disk for SystemDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(SystemFile(fs::File::open(path)?)))
+        regular(path, fs::File::options().read(true))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Arc::new(SystemFile(file)))
+        regular(path, fs::File::options().read(true).write(true).create(true).truncate(false))
     }
 
     fn create_dirs(&self, path: &Path) -> io::Result<()> {
@@ -49,16 +49,36 @@ impl Disk for SystemDisk {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
-                names.push(Named { name, is_dir: entry.file_type()?.is_dir() });
+                let kind = entry.file_type()?;
+                names.push(Named { name, is_dir: kind.is_dir(), is_file: kind.is_file() });
             }
         }
         Ok(names)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
-        let metadata = fs::metadata(path)?;
-        Ok(Stat { length: metadata.len(), modified: metadata.modified()?, is_dir: metadata.is_dir() })
+        let metadata = fs::symlink_metadata(path)?;
+        let (is_dir, is_file) = (metadata.is_dir(), metadata.is_file());
+        Ok(Stat { length: metadata.len(), modified: metadata.modified()?, is_dir, is_file })
     }
+}
+
+/// Opens a regular file: what a symbolic link points to is somebody else's, and a pipe or a device is no file.
+fn regular(path: &Path, options: &mut fs::OpenOptions) -> io::Result<Arc<dyn File>> {
+    // Without waiting for who writes to a pipe; regular files do not know of it.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = options.custom_flags(flags.bits()).open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::ELOOP as i32 => no_file("a symbolic link"),
+        _ => error,
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(no_file("no regular file"));
+    }
+    Ok(Arc::new(SystemFile(file)))
+}
+
+fn no_file(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}"))
 }
 
 struct SystemFile(fs::File);

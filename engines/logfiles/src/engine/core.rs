@@ -129,7 +129,7 @@ impl Core {
         let refused = match problem {
             PutError::Invalid => return Refused::Invalid,
             PutError::NoSpace | PutError::Overloaded => Refused::NoRoom,
-            PutError::Failed => Refused::Failed,
+            PutError::Failed | PutError::Bucket => Refused::Failed,
         };
         if self.put_warnings.allows() {
             error!(target: "node.storage", %problem, "puts are refused");

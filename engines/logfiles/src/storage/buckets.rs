@@ -38,6 +38,8 @@ pub(super) struct Flying {
     pub(super) bytes: Arc<[u8]>,
     pub(super) records: u64,
     pub(super) value_bytes: u64,
+    /// It counts among those that wait for a bucket that cannot be written.
+    pub(super) waits: bool,
 }
 
 impl Bucket {

@@ -85,8 +85,18 @@ impl Storage {
     /// Waits until everything that was put before is in its file. While the disk is full that takes until there is room.
     ///
     /// # Errors
-    /// The writer has ended.
+    /// There are buckets that cannot be written, with records for them, or the writer has ended.
     pub async fn flush(&self) -> Result<(), Unwritten> {
+        self.flush_good().await?;
+        let state = self.state.borrow();
+        match state.bad_buckets() {
+            Some((_, first, records)) if records > 0 => Err(Unwritten(format!("{first}; {records} records wait"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until everything that was put before is in its file, but for buckets that cannot be written.
+    pub(super) async fn flush_good(&self) -> Result<(), Unwritten> {
         self.state.borrow_mut().seal_all();
         self.ask(Job::Flush).await
     }

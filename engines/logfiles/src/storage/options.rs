@@ -79,6 +79,9 @@ pub enum PutError {
     /// More came in than the disk takes; worth trying again at once.
     #[error("too much is waiting to be written")]
     Overloaded,
+    /// The file of its bucket cannot be opened or written; it is in the log and among the findings. Others are.
+    #[error("the bucket's file cannot be written")]
+    Bucket,
     /// Writing fails, or nothing can be made durable any more; it is in the log and among the findings.
     #[error("the disk fails")]
     Failed,

@@ -1,6 +1,6 @@
 //! What the node's thread knows, and the way of a record into a write buffer and on to the writer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::writer::{Chunk, Done, Figures, Handle, Job, Key, Place, Source, Troub
 
 /// What a chunk on its way counts beside its bytes.
 const OVERHEAD: usize = 512;
+/// Buckets of a channel that cannot be written, from which on no new ones of it are begun.
+const MANY_BAD: usize = 64;
 /// How long a group takes at most on a disk that is well.
 const GROUP: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,10 @@ pub(super) struct State {
     stopping: bool,
     /// Bytes of the chunks on their way, and what they cost.
     pub(super) flying: usize,
+    /// Of the chunks that wait for buckets that cannot be written; others do not wait for these.
+    waiting: usize,
+    /// Buckets that cannot be written, and why.
+    pub(super) bad: BTreeMap<Key, String>,
     /// Replies wait until the writer has caught up.
     pub(super) behind: bool,
     /// Buckets with something in their buffers: since the last tick, and since before it.
@@ -76,6 +82,8 @@ impl State {
             sync_failed: None,
             stopping: false,
             flying: 0,
+            waiting: 0,
+            bad: BTreeMap::new(),
             behind: false,
             young: Vec::new(),
             old: Vec::new(),
@@ -141,10 +149,11 @@ impl State {
             None => self.catalogue.create(channel).map_err(|_| PutError::Invalid)?,
         };
         let key = Key { channel: id, number };
-        let at = match self.buckets.find(key) {
-            Some(at) => at,
-            None => self.open(key),
-        };
+        let there = self.buckets.find(key);
+        if !self.bad.is_empty() && (self.bad.contains_key(&key) || (there.is_none() && self.is_bad(id))) {
+            return Err(PutError::Bucket);
+        }
+        let at = there.unwrap_or_else(|| self.open(key));
         self.buckets.use_now(at);
         while self.buckets.open() > self.options.open_files.max(1)
             && let Some(longest_unused) = self.buckets.let_go()
@@ -155,6 +164,13 @@ impl State {
         let channel = self.place(id).name;
         self.last = Some(Last { channel, number, at });
         Ok(at)
+    }
+
+    /// Whether a channel has so many buckets that cannot be written that others will be no better.
+    fn is_bad(&self, id: ChannelId) -> bool {
+        let (first, last) = (BucketNumber::of(0), BucketNumber::of(u64::MAX));
+        let of_channel = Key { channel: id, number: first }..=Key { channel: id, number: last };
+        self.bad.range(of_channel).nth(MANY_BAD - 1).is_some()
     }
 
     fn open(&mut self, key: Key) -> usize {
@@ -200,7 +216,10 @@ impl State {
         }
         let (records, value_bytes) = (std::mem::take(&mut bucket.records), std::mem::take(&mut bucket.value_bytes));
         let (framing, key) = (bucket.framing, bucket.key);
-        self.flying += bytes.len() + OVERHEAD;
+        let cost = bytes.len() + OVERHEAD;
+        let waits =
+            !self.bad.is_empty() && self.bad.contains_key(&key) && self.waiting + cost <= self.options.queue_bytes;
+        *(if waits { &mut self.waiting } else { &mut self.flying }) += cost;
         let chunk = Chunk {
             place: bucket.place.clone(),
             number: key.number,
@@ -212,7 +231,7 @@ impl State {
             records,
             value_bytes,
         };
-        bucket.flying.push_back(Flying { framing, bytes, records, value_bytes });
+        bucket.flying.push_back(Flying { framing, bytes, records, value_bytes, waits });
         self.behind |= self.flying > self.options.queue_bytes;
         self.give(Job::Write(Box::new(chunk)));
     }
@@ -268,10 +287,39 @@ impl State {
     /// Forgets a bucket's buffer and what is on its way: they belong to something that was removed.
     fn discard(&mut self, at: usize) {
         if let Some(bucket) = self.buckets.remove(at) {
-            let flying: usize = bucket.flying.iter().map(|chunk| chunk.bytes.len() + OVERHEAD).sum();
-            self.flying = self.flying.saturating_sub(flying);
+            bucket.flying.iter().for_each(|chunk| self.is_done(chunk));
             self.is_dropped(at);
         }
+    }
+
+    /// A chunk is not on its way any more.
+    fn is_done(&mut self, chunk: &Flying) {
+        let of = if chunk.waits { &mut self.waiting } else { &mut self.flying };
+        *of = of.saturating_sub(chunk.bytes.len() + OVERHEAD);
+    }
+
+    /// A bucket cannot be written: nothing more is taken for it, and others do not wait for it, up to a bound.
+    fn is_bad_now(&mut self, key: Key, why: String) {
+        self.bad.insert(key, why);
+        let Some(at) = self.buckets.find(key) else { return };
+        self.is_dropped(at);
+        let limit = self.options.queue_bytes;
+        for chunk in self.buckets.get_mut(at).into_iter().flat_map(|bucket| &mut bucket.flying) {
+            let cost = chunk.bytes.len() + OVERHEAD;
+            if !chunk.waits && self.waiting + cost <= limit {
+                chunk.waits = true;
+                self.waiting += cost;
+                self.flying = self.flying.saturating_sub(cost);
+            }
+        }
+    }
+
+    /// Buckets that cannot be written: how many, the first of them by name and why, and records that wait for them.
+    pub(super) fn bad_buckets(&self) -> Option<(usize, String, u64)> {
+        let (key, why) = self.bad.first_key_value()?;
+        let first = format!("{}/{} cannot be written: {why}", self.catalogue.name(key.channel), key.number);
+        let open = self.bad.keys().filter_map(|key| self.buckets.get(self.buckets.find(*key)?));
+        Some((self.bad.len(), first, open.map(|bucket| bucket.pending().0).sum()))
     }
 
     /// Takes in what the writer has done.
@@ -281,11 +329,12 @@ impl State {
                 Done::Wrote { key, source, entry } => self.wrote(key, source, entry),
                 Done::Changed { key, entry } => self.changed(key, entry, damages),
                 Done::Rewrote(count) => self.rewritten = count,
-                Done::Missing(missing) => damages.missing(&missing),
                 Done::Synced { commit, lost } => {
                     self.group = None;
-                    commits.reached(commit);
+                    if lost { commits.lost(commit) } else { commits.reached(commit) }
                 }
+                Done::Bad { key, why } => self.is_bad_now(key, why),
+                Done::Mended(key) => drop(self.bad.remove(&key)),
                 Done::Trouble(trouble) => {
                     self.trouble = trouble;
                     self.judge();
@@ -354,18 +403,18 @@ impl State {
     fn wrote(&mut self, key: Key, source: Source, entry: Entry) {
         // One that was removed meanwhile does not come back.
         let Some(bucket) = self.buckets.of(source) else { return };
-        if let Some(chunk) = bucket.flying.pop_front() {
-            self.flying = self.flying.saturating_sub(chunk.bytes.len() + OVERHEAD);
-        }
         if let Some(format) = entry.format {
             bucket.format = format;
+        }
+        if let Some(chunk) = bucket.flying.pop_front() {
+            self.is_done(&chunk);
         }
         self.catalogue.set(key.channel, key.number, entry);
         self.drop_if_done(source.at);
     }
 
     fn changed(&mut self, key: Key, entry: Option<Entry>, damages: &Damages) {
-        damages.changed(self.catalogue.name(key.channel), key.number);
+        damages.forget(self.catalogue.name(key.channel), key.number);
         let open = self.buckets.find(key);
         match entry {
             Some(entry) => self.catalogue.set(key.channel, key.number, entry),
@@ -400,6 +449,7 @@ impl State {
         if let Some(at) = at {
             self.discard(at);
         }
+        self.bad.remove(&key);
         let known = self.catalogue.forget(key.channel, key.number).is_some();
         (known || at.is_some()).then_some(before)
     }
@@ -412,6 +462,7 @@ impl State {
         for at in open {
             self.discard(at);
         }
+        self.bad.retain(|key, _| key.channel != id);
         self.places.remove(&id);
         self.catalogue.remove(id);
         place

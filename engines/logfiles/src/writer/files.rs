@@ -52,6 +52,7 @@ impl Files {
             return Ok((Arc::clone(&open.file), open.file.len()?));
         }
         let path = path(place, number);
+        self.own(place, number)?;
         let file = match self.disk.create(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.disk.create_dirs(path.parent().unwrap_or(&self.dir))?;
@@ -70,6 +71,23 @@ impl Files {
         }
         self.open.insert(key, Open { file: Arc::clone(&file), used: self.clock });
         Ok((file, length))
+    }
+
+    /// A directory that is a symbolic link leads to files that are somebody else's.
+    fn own(&self, place: &Place, number: BucketNumber) -> io::Result<()> {
+        for dir in [&*place.dir, &place.dir.join(number.slot().to_string())] {
+            match self.disk.stat(dir) {
+                Ok(stat) if !stat.is_dir => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::NotADirectory,
+                        "its directory is none, or a symbolic link",
+                    ));
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The file of a bucket if it is open.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Job;
 
@@ -42,12 +42,19 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Adds up to `limit` jobs to those at hand, and waits for one if there are none. False: abandoned.
-    pub(super) fn take(&self, limit: usize, out: &mut VecDeque<Job>) -> bool {
+    /// Adds up to `limit` jobs to those at hand, and waits for one if there are none, not beyond `until`. False: abandoned.
+    pub(super) fn take(&self, limit: usize, until: Option<Instant>, out: &mut VecDeque<Job>) -> bool {
         let mut inside = self.lock();
         while inside.jobs.is_empty() && out.is_empty() && !inside.abandoned {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                break;
+            }
             inside.waits = true;
-            inside = self.changed.wait(inside).unwrap_or_else(PoisonError::into_inner);
+            inside = match left {
+                Some(left) => self.changed.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.changed.wait(inside).unwrap_or_else(PoisonError::into_inner),
+            };
             inside.waits = false;
         }
         let count = inside.jobs.len().min(limit.saturating_sub(out.len()));

@@ -11,7 +11,7 @@ use crate::catalogue::Entry;
 use crate::disk::{Disk, File};
 use crate::format::{Format, v2};
 use crate::record;
-use crate::recovery::{self, Missing, REMOVED};
+use crate::recovery::{self, REMOVED};
 use crate::walk::{self, Walker};
 
 /// Bytes of records that are rewritten at once.
@@ -22,10 +22,12 @@ impl Writer {
     pub(super) fn rewrite(&mut self, job: Job) {
         match job {
             Job::RemoveChannel { place, answer } => {
+                self.forget_bad(&place, None);
                 let removed = self.remove_channel(&place);
                 self.out.push(Done::Answer(answer, unwritten("removing", &place.name, removed)));
             }
             Job::RemoveBucket { place, number, answer, .. } => {
+                self.forget_bad(&place, Some(number));
                 let removed = self.remove_bucket(&place, number);
                 let what = format!("{}/{number}", place.name);
                 self.out.push(Done::Answer(answer, unwritten("removing", &what, removed)));
@@ -222,17 +224,9 @@ impl Writer {
         }
         self.will_be_other(place, Some(number));
         let entry = match recovery::settle(&*self.disk, &self.setup.dir, &place.name, number) {
-            Ok(settled) => {
-                let bucket = (&*place.name, number);
-                let missing = Missing::of_settled(&*self.disk, &self.setup.dir, bucket, &entry, &settled);
-                self.out.extend(missing.map(Done::Missing));
-                Some(settled.entry).filter(|settled| *settled != entry)
-            }
+            Ok(settled) => Some(settled.entry).filter(|settled| *settled != entry),
             // A name that is gone and not durably so would be there again after a power cut.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.out.extend(Missing::of_gone((&place.name, number), &entry).map(Done::Missing));
-                return self.remove_bucket(place, number);
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.remove_bucket(place, number),
             Err(error) => return Err(error),
         };
         if let Some(entry) = entry {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::bad::{BadBuckets, Fault};
 use super::files::Files;
 use super::{Answer, Chunk, Done, Figures, Job, Key, Place, Queue, Setup, Trouble, Unwritten};
 use crate::bucket::BucketNumber;
@@ -14,7 +15,6 @@ use crate::disk::Disk;
 use crate::format::{Format, v2};
 use crate::record::{self, Framing};
 use crate::walk::{Step, Walker};
-use crate::recovery::{self, Missing};
 
 /// Jobs that are taken at once, and chunks that share one sync of the log.
 const RUN: usize = 128;
@@ -36,7 +36,7 @@ pub(super) struct State {
     /// The file has been looked at.
     looked_at: bool,
     /// A write has failed and may have left something behind the last record.
-    torn: bool,
+    pub(super) torn: bool,
 }
 
 /// The thread's state.
@@ -57,6 +57,9 @@ pub(crate) struct Writer {
     encoder: v2::Encoder,
     scratch: Vec<u8>,
     trouble: Option<Trouble>,
+    pub(super) bad: BadBuckets,
+    /// Something of this group will not be durable with it.
+    pub(super) lost: bool,
     pub(super) sync_failed: bool,
     pub(super) checkpoints: u64,
     pub(super) checkpointing: Option<std::thread::JoinHandle<()>>,
@@ -72,7 +75,8 @@ pub(crate) struct Writer {
 enum Next {
     Goes,
     Ends,
-    Closes(Answer<()>),
+    /// With what is lost.
+    Closes(Answer<()>, Option<String>),
 }
 
 impl Writer {
@@ -82,7 +86,7 @@ impl Writer {
         setup: Setup,
         queue: Arc<Queue>,
         done: mpsc::Sender<Vec<Done>>,
-        unsynced: Vec<(Place, BucketNumber, Entry)>,
+        unsynced: Vec<(Place, BucketNumber, Entry, Option<String>)>,
     ) -> io::Result<Self> {
         let mut writer = Self {
             files: Files::new(Arc::clone(&disk), setup.dir.clone(), setup.open_files),
@@ -100,6 +104,8 @@ impl Writer {
             generations: 0,
             scratch: Vec::new(),
             trouble: None,
+            bad: BadBuckets::default(),
+            lost: false,
             sync_failed: false,
             checkpoints: 0,
             checkpointing: None,
@@ -108,14 +114,18 @@ impl Writer {
             told: Figures::default(),
             rewrites: (0, 0),
         };
-        for (place, number, entry) in unsynced {
+        for (place, number, entry, trouble) in unsynced {
             let key = Key { channel: place.id, number };
             let mut state = writer.new_state(place, number, entry);
             (state.touched, state.unsynced) = (true, entry.length.max(1));
             writer.unsynced += state.unsynced;
             writer.states.insert(key, state);
             writer.dirty.insert(key);
-            writer.files.renamed(&writer.states[&key].place, number);
+            let place = writer.states[&key].place.clone();
+            match trouble {
+                Some(why) => writer.was_bad(place, number, entry, why),
+                None => writer.files.renamed(&place, number),
+            }
         }
         Ok(writer)
     }
@@ -138,10 +148,10 @@ impl Writer {
     /// Works until the storage is closed, or nobody wants to know any more.
     pub(crate) fn run(mut self) {
         loop {
-            if !self.queue.take(RUN, &mut self.todo) {
+            if !self.queue.take(RUN, self.bad.retry_at(), &mut self.todo) {
                 return;
             }
-            let next = match self.step() {
+            let next = match self.retry_if_due().and_then(|()| self.step()) {
                 Ok(next) => {
                     if self.trouble.take().is_some() {
                         tracing::info!(target: "node.storage", "records are written again");
@@ -155,10 +165,11 @@ impl Writer {
             match next {
                 Next::Goes if is_heard => {}
                 Next::Goes | Next::Ends => return,
-                Next::Closes(answer) => {
+                Next::Closes(answer, lost) => {
                     let done = self.done.clone();
                     let mut said = Vec::new();
                     let closed = self.close(&mut said);
+                    let closed = lost.map_or(closed, |lost| Err(Unwritten(lost)));
                     said.push(Done::Answer(answer, closed));
                     // If nobody listens it is closed all the same.
                     let _heard = done.blocking_send(said);
@@ -234,15 +245,18 @@ impl Writer {
                 }
             }
             Job::Checkpoint => self.begin_checkpoint(),
-            Job::Durable(durable) => {
-                if let Err(error) = self.end_checkpoint(&durable) {
+            Job::Durable(mut durable) => {
+                if let Err(error) = self.end_checkpoint(&mut durable) {
                     self.todo.push_front(Job::Durable(durable));
                     return Err(Trouble::new("writing a checkpoint", &error));
                 }
             }
             Job::Release(key) => self.release(key),
             Job::Flush(answer) => self.out.push(Done::Answer(answer, Ok(()))),
-            Job::Close(answer) => return Ok(Next::Closes(answer)),
+            Job::Close(answer) => {
+                let lost = self.last_try();
+                return Ok(Next::Closes(answer, lost));
+            }
             other => self.rewrite(other),
         }
         Ok(Next::Goes)
@@ -294,7 +308,7 @@ impl Writer {
 
     /// The node stops while nothing can be written.
     fn give_up(&mut self, trouble: &Trouble) -> Next {
-        let mut records = 0;
+        let mut records = self.bad.records();
         self.queue.drain(&mut self.todo);
         for job in std::mem::take(&mut self.todo) {
             match job {
@@ -314,55 +328,79 @@ impl Writer {
             || self.obsolete.get(&chunk.key()).is_some_and(|before| chunk.source.serial < *before)
     }
 
-    /// Writes chunks, and takes those out that are written.
+    /// Writes chunks, and takes those out that are written, or wait with their buckets.
     fn write_run(&mut self, run: &mut VecDeque<Box<Chunk>>) -> Result<(), Trouble> {
         run.retain(|chunk| !self.is_obsolete(chunk));
         for chunk in run.iter() {
-            self.look_at(chunk)
-                .map_err(|error| Trouble::new(&format!("opening {}/{}", chunk.place.name, chunk.number), &error))?;
+            if !self.bad.has(chunk.key())
+                && let Err(fault) = self.look_at(&chunk.place, chunk.number, chunk.entry)
+            {
+                self.go_on(chunk, fault)?;
+            }
         }
         self.log.sync_touched().map_err(|error| Trouble::new("writing the catalogue", &error))?;
         while let Some(chunk) = run.front() {
-            self.write(chunk)
-                .map_err(|error| Trouble::new(&format!("writing {}/{}", chunk.place.name, chunk.number), &error))?;
-            run.pop_front();
+            if !self.bad.has(chunk.key())
+                && let Err(error) = self.write(chunk)
+            {
+                self.go_on(chunk, Fault::of(&chunk.place, chunk.number, &error))?;
+            }
+            if let Some(chunk) = run.pop_front()
+                && self.bad.has(chunk.key())
+            {
+                self.park(chunk);
+            }
         }
         Ok(())
     }
 
+    /// Goes on without a chunk's bucket, if only that cannot be written.
+    fn go_on(&mut self, chunk: &Chunk, fault: Fault) -> Result<(), Trouble> {
+        match fault {
+            Fault::All(trouble) => Err(trouble),
+            Fault::Bucket(why) => {
+                self.set_aside(&chunk.place, chunk.number, chunk.entry, why);
+                Ok(())
+            }
+        }
+    }
+
     /// Knows how a bucket's file ends, and has the log know that it will be written to.
-    fn look_at(&mut self, chunk: &Chunk) -> io::Result<()> {
-        let key = chunk.key();
+    pub(super) fn look_at(&mut self, place: &Place, number: BucketNumber, entry: Entry) -> Result<(), Fault> {
+        let key = Key { channel: place.id, number };
         if !self.states.contains_key(&key) {
-            let state = self.new_state(chunk.place.clone(), chunk.number, chunk.entry);
+            let state = self.new_state(place.clone(), number, entry);
             self.states.insert(key, state);
         }
+        self.settle(key)?;
+        let Some(state) = self.states.get_mut(&key) else { return Ok(()) };
+        if !state.touched {
+            self.log.touch(&state.place.name, state.number, &state.entry).map_err(|error| Fault::log(&error))?;
+            state.touched = true;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, key: Key) -> Result<(), Fault> {
         let Some(state) = self.states.get_mut(&key) else { return Ok(()) };
         state.held = true;
-        let (_, length) = self.files.open_for_writing(key, &state.place, state.number)?;
+        let (place, number) = (state.place.clone(), state.number);
+        let fault = |error: io::Error| Fault::of(&place, number, &error);
+        let (_, length) = self.files.open_for_writing(key, &place, number).map_err(fault)?;
         // Each time: a file that somebody has cut would get a hole, which a cut record would take for its value.
         let is_other = length != state.entry.length && !state.torn;
         let is_uncounted = !state.looked_at && !state.entry.counted && length > 0;
         if is_other || is_uncounted {
             let Place { name, .. } = &state.place;
             self.rewrites.0 = self.setup.rewrites.begin(name, Some(state.number));
-            let bucket = (&**name, state.number);
-            let settled = recovery::settle(&*self.disk, &self.setup.dir, name, state.number).map_err(fault)?;
-            let missing = Missing::of_settled(&*self.disk, &self.setup.dir, bucket, &state.entry, &settled);
-            self.out.extend(missing.map(Done::Missing));
-            // What the log knows of it is of the file that it was.
-            self.log.set(name, state.number, &settled.entry).map_err(|error| Fault::log(&error))?;
-            (state.entry, state.touched) = (settled.entry, false);
+            state.entry = crate::recovery::settle(&*self.disk, &self.setup.dir, name, state.number).map_err(fault)?.entry;
+            state.touched = false;
         }
         state.looked_at = true;
-        if !state.touched {
-            self.log.touch(&state.place.name, state.number, &state.entry)?;
-            state.touched = true;
-        }
         Ok(())
     }
 
-    fn write(&mut self, chunk: &Chunk) -> io::Result<()> {
+    pub(super) fn write(&mut self, chunk: &Chunk) -> io::Result<()> {
         let key = chunk.key();
         let Some(state) = self.states.get_mut(&key) else { return Ok(()) };
         let (file, _) = self.files.open_for_writing(key, &state.place, state.number)?;

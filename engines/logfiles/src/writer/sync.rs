@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bad::{is_closed, is_of_all};
 use super::files::path;
 use super::{Done, Job, Key, Trouble, Unwritten, Writer};
 use crate::catalogue::{Entry, Synced};
@@ -26,6 +27,8 @@ pub(super) struct Due {
     file: Option<Open>,
     /// The file was not there any more.
     gone: bool,
+    /// It could not be opened, for this reason: what was written is not known to be durable.
+    closed: Option<String>,
 }
 
 struct Open(Arc<dyn File>);
@@ -44,40 +47,56 @@ pub(crate) struct Durable {
     result: io::Result<()>,
 }
 
+/// What became of a file that was to be made durable.
+enum End {
+    Durable,
+    Gone,
+    Closed(String),
+}
+
 impl Due {
-    /// False: there is no such file any more.
-    fn sync(&self, disk: &dyn Disk) -> io::Result<bool> {
+    fn is(&mut self, end: End) {
+        match end {
+            End::Durable => {}
+            End::Gone => self.gone = true,
+            End::Closed(why) => self.closed = Some(why),
+        }
+    }
+
+    fn sync(&self, disk: &dyn Disk) -> io::Result<End> {
         if self.unsynced == 0 {
-            return Ok(true);
+            return Ok(End::Durable);
         }
         match &self.file {
-            Some(file) => file.0.sync().map(|()| true),
+            Some(file) => file.0.sync().map(|()| End::Durable),
             None => match disk.open(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                file => file?.sync().map(|()| true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(End::Gone),
+                Err(error) if !is_of_all(&error) => Ok(End::Closed(error.to_string())),
+                file => file?.sync().map(|()| End::Durable),
             },
         }
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 }
 
-/// Makes files durable, several at a time, then directories. Those that are gone are left out.
+/// Makes files durable, several at a time, then directories. Those that are gone, or cannot be opened, are marked.
 fn make_durable(disk: &dyn Disk, buckets: &mut [Due], dirs: &[PathBuf]) -> io::Result<()> {
     if buckets.len() < 3 {
-        for due in buckets {
-            due.gone = !due.sync(disk)?;
+        for due in buckets.iter_mut() {
+            let end = due.sync(disk)?;
+            due.is(end);
         }
     } else {
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let all: &[Due] = buckets;
-        let gone: Mutex<Vec<usize>> = Mutex::default();
+        let ends: Mutex<Vec<(usize, End)>> = Mutex::default();
         let work = || {
             while let Some((at, due)) =
                 Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, all.get(at)?)))
             {
                 match due.sync(disk) {
-                    Ok(true) => {}
-                    Ok(false) => gone.lock().unwrap_or_else(PoisonError::into_inner).push(at),
+                    Ok(End::Durable) => {}
+                    Ok(end) => ends.lock().unwrap_or_else(PoisonError::into_inner).push((at, end)),
                     Err(error) => failed.lock().unwrap_or_else(PoisonError::into_inner).push(error),
                 }
             }
@@ -91,13 +110,20 @@ fn make_durable(disk: &dyn Disk, buckets: &mut [Due], dirs: &[PathBuf]) -> io::R
         if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
             return Err(error);
         }
-        for at in gone.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            buckets[at].gone = true;
+        for (at, end) in ends.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(due) = buckets.get_mut(at) {
+                due.is(end);
+            }
         }
     }
     for dir in dirs {
         match disk.sync_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_closed(&error) && buckets.iter().any(|due| due.path.starts_with(dir)) => {
+                for due in buckets.iter_mut().filter(|due| due.path.starts_with(dir)) {
+                    due.closed = Some(error.to_string());
+                }
+            }
             synced => synced?,
         }
     }
@@ -111,7 +137,10 @@ impl Writer {
         let keys: Vec<Key> = if touched {
             self.states.iter().filter(|(_, state)| state.touched).map(|(key, _)| *key).collect()
         } else {
-            dirty.into_iter().collect()
+            let (bad, good): (Vec<Key>, Vec<Key>) =
+                dirty.into_iter().partition(|key| self.bad.has(*key) && self.files.get(*key).is_none());
+            self.dirty.extend(bad);
+            good
         };
         let mut due = Vec::with_capacity(keys.len());
         for key in keys {
@@ -125,13 +154,31 @@ impl Writer {
                 path: path(&state.place, state.number),
                 file: self.files.get(key).map(Open),
                 gone: false,
+                closed: None,
             });
         }
         due
     }
 
+    /// What could not be made durable because its file cannot be opened is that bucket's trouble, and is left for later.
+    fn set_back(&mut self, buckets: &mut Vec<Due>) {
+        for due in buckets.extract_if(.., |due| due.closed.is_some()) {
+            let current = |state: &&mut super::run::State| state.generation == due.generation;
+            let Some(state) = self.states.get_mut(&due.key).filter(current) else { continue };
+            state.unsynced += due.unsynced;
+            self.unsynced += due.unsynced;
+            if due.unsynced > 0 {
+                self.dirty.insert(due.key);
+            }
+            let (place, number, entry) = (state.place.clone(), state.number, state.entry);
+            self.files.renamed(&place, number);
+            self.files.close(due.key);
+            self.set_aside(&place, number, entry, due.closed.unwrap_or_default());
+        }
+    }
+
     /// Nothing that was written can be trusted to be durable any more, whatever a later call says.
-    fn cannot_sync(&mut self, error: &io::Error) {
+    pub(super) fn cannot_sync(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.sync_failed, true) {
             tracing::error!(target: "node.storage", %error, "records cannot be made durable");
             self.out.push(Done::SyncFailed(error.to_string()));
@@ -149,9 +196,13 @@ impl Writer {
             self.cannot_sync(&error);
             return Ok(());
         }
+        self.set_back(&mut due);
         self.files.are_durable(dirs);
         match self.log.sync() {
-            Ok(()) => self.out.push(Done::Synced { commit }),
+            Ok(()) => {
+                let lost = std::mem::take(&mut self.lost);
+                self.out.push(Done::Synced { commit, lost });
+            }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 return Err(Trouble::new("writing the catalogue", &error));
             }
@@ -181,7 +232,10 @@ impl Writer {
         if self.setup.always {
             // A group must not be told durable while something that it needs is still on its way: here and now.
             match make_durable(&*disk, &mut durable.buckets, &durable.dirs) {
-                Ok(()) => queue.push(Job::Durable(Box::new(durable))),
+                Ok(()) => {
+                    self.set_back(&mut durable.buckets);
+                    queue.push(Job::Durable(Box::new(durable)));
+                }
                 Err(error) => self.cannot_sync(&error),
             }
             return;
@@ -198,7 +252,7 @@ impl Writer {
     }
 
     /// Says in the log what is durable.
-    pub(super) fn end_checkpoint(&mut self, durable: &Durable) -> io::Result<()> {
+    pub(super) fn end_checkpoint(&mut self, durable: &mut Durable) -> io::Result<()> {
         if let Some(thread) = self.checkpointing.take() {
             let _ended = thread.join();
         }
@@ -206,13 +260,14 @@ impl Writer {
             self.cannot_sync(error);
             return Ok(());
         }
+        self.set_back(&mut durable.buckets);
         let current = |writer: &Self, due: &Due| {
             !due.gone && writer.states.get(&due.key).is_some_and(|state| state.generation == due.generation)
         };
         let mut synced = Vec::with_capacity(durable.buckets.len());
         for due in &durable.buckets {
             if let Some(state) = self.states.get(&due.key).filter(|_| current(self, due)) {
-                let more = state.entry.length != due.entry.length;
+                let more = state.entry.length != due.entry.length || state.torn;
                 synced.push(Synced {
                     channel: Arc::clone(&state.place.name),
                     number: state.number,
@@ -229,7 +284,7 @@ impl Writer {
                 continue;
             }
             let Some(state) = self.states.get_mut(&due.key) else { continue };
-            state.touched = state.entry.length != due.entry.length;
+            state.touched = state.entry.length != due.entry.length || state.torn;
             if !state.touched && !state.held {
                 self.files.close(due.key);
                 self.forget(due.key);
@@ -243,6 +298,10 @@ impl Writer {
         let closed = self.make_all_durable();
         said.append(&mut self.out);
         closed?;
+        if self.states.values().any(|state| state.touched) {
+            // The next start has to look at what could not be written or made durable.
+            return self.log.sync().map_err(|error| Unwritten(error.to_string()));
+        }
         self.log.close().map_err(|error| Unwritten(error.to_string()))
     }
 
@@ -253,15 +312,15 @@ impl Writer {
             let mut jobs = std::collections::VecDeque::new();
             self.queue.drain(&mut jobs);
             for job in jobs {
-                if let Job::Durable(durable) = job {
-                    self.end_checkpoint(&durable).map_err(|error| failed(&error))?;
+                if let Job::Durable(mut durable) = job {
+                    self.end_checkpoint(&mut durable).map_err(|error| failed(&error))?;
                 }
             }
         }
         if !self.sync_failed {
             let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
             durable.result = make_durable(&*self.disk, &mut durable.buckets, &durable.dirs);
-            self.end_checkpoint(&durable).map_err(|error| failed(&error))?;
+            self.end_checkpoint(&mut durable).map_err(|error| failed(&error))?;
         }
         if self.sync_failed {
             return Err(Unwritten("records could not be made durable".into()));

@@ -337,7 +337,7 @@ impl<S: Session> Connection<S> {
         if std::mem::take(&mut self.unsettled) && self.session.settle().is_err() {
             self.refuse(self.sent);
         }
-        if self.session.commits().is_some_and(Commits::has_failed) {
+        if self.session.commits().is_some_and(|commits| commits.has_failed() || self.gate.is_lost(commits)) {
             let end = self.sendable();
             if end < self.output.len() {
                 self.refuse(end);

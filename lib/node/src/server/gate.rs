@@ -12,8 +12,9 @@ use crate::wake::Board;
 /// What of a connection's output has to wait.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    /// The last change that this connection has made.
+    /// The last change that this connection has made, and the first one behind those that output waits for.
     changed: u64,
+    first: u64,
     /// What has to wait, in order.
     marks: VecDeque<Mark>,
     /// The change at which the connection's task is run.
@@ -24,7 +25,14 @@ pub(super) struct Gate {
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     from: u64,
+    first: u64,
     change: u64,
+}
+
+impl Mark {
+    fn is_lost(&self, commits: &Commits) -> bool {
+        commits.is_lost(self.first, self.change)
+    }
 }
 
 impl Gate {
@@ -33,12 +41,21 @@ impl Gate {
     pub(super) fn made(&mut self, commits: &Commits, before: u64, from: u64, to: u64) {
         let made = commits.made();
         if made != before {
+            if self.first == 0 {
+                self.first = before + 1;
+            }
             self.changed = made;
         }
-        if to > from && self.changed > commits.durable() {
+        if to > from {
+            let first = std::mem::take(&mut self.first);
+            let waits = self.changed > commits.durable() || (first > 0 && commits.is_lost(first, self.changed));
             match self.marks.back() {
+                _ if !waits => {}
                 Some(last) if last.change == self.changed => {}
-                _ => self.marks.push_back(Mark { from, change: self.changed }),
+                _ => {
+                    let first = if first > 0 { first } else { self.changed };
+                    self.marks.push_back(Mark { from, first, change: self.changed });
+                }
             }
         }
     }
@@ -46,10 +63,16 @@ impl Gate {
     /// Up to which position output may be sent; `None`: all of it.
     #[inline]
     pub(super) fn open_until(&mut self, commits: &Commits) -> Option<u64> {
-        while self.marks.front().is_some_and(|mark| mark.change <= commits.durable()) {
+        while self.marks.front().is_some_and(|mark| mark.change <= commits.durable() && !mark.is_lost(commits)) {
             self.marks.pop_front();
         }
         self.marks.front().map(|mark| mark.from)
+    }
+
+    /// Whether output waits for a change that may never be durable: the connection is to be closed.
+    #[inline]
+    pub(super) fn is_lost(&self, commits: &Commits) -> bool {
+        commits.has_lost() && self.marks.iter().any(|mark| mark.is_lost(commits))
     }
 
     /// Lets the connection's task run when the next part of what waits may be sent: at once if that is so by now.
@@ -137,5 +160,26 @@ mod tests {
         assert_eq!(Rc::strong_count(&board), 2);
         commits.fail();
         assert_eq!(Rc::strong_count(&board), 1);
+    }
+
+    #[test]
+    fn what_waits_for_a_lost_change_is_never_sent_and_others_go_on() {
+        let (commits, mut loser, mut other) = (Commits::new(), Gate::default(), Gate::default());
+        commits.changed();
+        loser.made(&commits, 0, 0, 10);
+        commits.lost(1);
+        commits.changed();
+        other.made(&commits, 1, 0, 10);
+        assert!(loser.is_lost(&commits) && !other.is_lost(&commits));
+        commits.reached(2);
+        assert_eq!((loser.open_until(&commits), other.open_until(&commits)), (Some(0), None));
+        loser.clear();
+        assert!(!loser.is_lost(&commits));
+        // A reply that is made after its change was lost.
+        commits.changed();
+        other.made(&commits, 2, 10, 10);
+        commits.lost(3);
+        other.made(&commits, 3, 10, 20);
+        assert_eq!((other.is_lost(&commits), other.open_until(&commits)), (true, Some(10)));
     }
 }

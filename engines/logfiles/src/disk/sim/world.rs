@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::super::{Named, Stat};
@@ -23,6 +23,7 @@ pub(super) struct World {
     ticks: u64,
     pub(super) free: Option<u64>,
     pub(super) faults: Vec<Fault>,
+    pub(super) bad_files: Vec<(PathBuf, Call, io::ErrorKind)>,
     /// Changing calls until the power is cut; 0 once it is.
     pub(super) power: Option<u64>,
     /// Whether the last call was the one that the power was cut in.
@@ -80,6 +81,7 @@ impl Default for World {
             ticks: 0,
             free: None,
             faults: Vec::new(),
+            bad_files: Vec::new(),
             power: None,
             dying: false,
             changes: 0,
@@ -118,6 +120,19 @@ impl World {
         Ok(())
     }
 
+    /// Says whether a call on a file fails.
+    pub(super) fn call_file(&self, path: &Path, call: Call) -> io::Result<()> {
+        let bad = self.bad_files.iter().find(|(bad, of, _)| bad == path && *of == call);
+        bad.map_or(Ok(()), |(.., kind)| Err((*kind).into()))
+    }
+
+    /// The same for a file that is open.
+    pub(super) fn call_ino(&self, ino: Ino, call: Call) -> io::Result<()> {
+        let bad =
+            self.bad_files.iter().find(|(bad, of, _)| *of == call && self.find(bad).is_ok_and(|found| found == ino));
+        bad.map_or(Ok(()), |(.., kind)| Err((*kind).into()))
+    }
+
     pub(super) fn died_now(&self) -> bool {
         self.dying
     }
@@ -125,6 +140,7 @@ impl World {
     /// Nothing fails any more.
     pub(super) fn rest(&mut self) {
         (self.faults, self.power, self.dying) = (Vec::new(), None, false);
+        self.bad_files.clear();
     }
 
     fn dir(&self, ino: Ino) -> io::Result<&BTreeMap<String, Ino>> {
@@ -281,7 +297,13 @@ impl World {
 
     pub(super) fn list(&self, path: &Path) -> io::Result<Vec<Named>> {
         let names = self.dir(self.find(path)?)?;
-        Ok(names.iter().map(|(name, ino)| Named { name: name.clone(), is_dir: self.dir(*ino).is_ok() }).collect())
+        Ok(names
+            .iter()
+            .map(|(name, ino)| {
+                let is_dir = self.dir(*ino).is_ok();
+                Named { name: name.clone(), is_dir, is_file: !is_dir }
+            })
+            .collect())
     }
 
     pub(super) fn stat(&self, path: &Path) -> io::Result<Stat> {
@@ -291,7 +313,8 @@ impl World {
             Content::Dir { .. } => 0,
         };
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(node.changed);
-        Ok(Stat { length, modified, is_dir: matches!(node.content, Content::Dir { .. }) })
+        let is_dir = matches!(node.content, Content::Dir { .. });
+        Ok(Stat { length, modified, is_dir, is_file: !is_dir })
     }
 
     fn file(&mut self, ino: Ino) -> io::Result<(&mut Vec<u8>, &mut Vec<u8>, &mut BTreeSet<usize>)> {

@@ -90,7 +90,7 @@ fn script(disk: &SimDisk, options: StorageOptions, seed: u64, told: &mut Told) -
             }
             if is_always {
                 until("a group is durable", || commits.durable() == commits.made() || disk.is_cut()).await;
-                if commits.durable() < commits.made() {
+                if commits.durable() < commits.made() || commits.has_lost() {
                     return false;
                 }
                 told.all(true);
