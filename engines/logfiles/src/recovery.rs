@@ -31,6 +31,7 @@ pub use bucket::{Settled, settle};
 pub(crate) use bucket::{format, path};
 use directories::Directories;
 pub use missing::Missing;
+pub(crate) use missing::{GONE, Lost, SHORTER, share};
 
 /// The directory in the data directory for what was cut off or could not be used. No channel has its name.
 pub const DAMAGED: &str = ".damaged";

@@ -30,8 +30,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::catalogue::{Entry, Totals};
 use crate::disk::Disk;
-use crate::read::{After, BucketView, AsOf, Views};
-use crate::recovery::{self, OpenError, OpenOptions, OpenReport};
+use crate::read::{After, AsOf, BucketView, Views};
+use crate::recovery::{self, GONE, Missing, OpenError, OpenOptions, OpenReport, SHORTER, share};
 use crate::writer::{Done, Handle, Job, Key, Setup};
 
 pub use crate::writer::Unwritten;
@@ -105,6 +105,7 @@ impl Storage {
             .map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
         state.writer = Some(writer);
         let (done, wake, damages) = (RefCell::new(done), Notify::new(), Damages::default());
+        opened.report.missing.iter().for_each(|missing| damages.missing(missing));
         Ok((Self { state: RefCell::new(state), done, wake, commits, damages }, opened.report))
     }
 
@@ -217,7 +218,9 @@ impl Storage {
             let Some(id) = state.catalogue.channel(&view.channel) else { return Ok(()) };
             (state.place(id), view.number, view.as_of.clone(), *front)
         };
-        self.ask(|answer| Job::TakeFront { place, number, as_of, front, answer }).await
+        self.ask(|answer| Job::TakeFront { place, number, as_of, front, answer }).await?;
+        self.damages.forget(&view.channel, number);
+        Ok(())
     }
 
     /// Says what was found in a bucket that nobody had looked into, up to the length that the catalogue knows. Nothing
@@ -318,6 +321,17 @@ impl Storage {
     pub fn previous(&self, channel: &str, before: Option<BucketNumber>) -> Option<(BucketNumber, Entry)> {
         let state = self.state.borrow();
         state.catalogue.previous(state.catalogue.channel(channel)?, before)
+    }
+
+    /// Takes note of damage that a reader has found: of what is missing with how many records that are, about.
+    pub fn damaged(&self, damage: Damage) {
+        let is_missing = damage.why == SHORTER || damage.why == GONE;
+        let Some(entry) = self.entry(&damage.channel, damage.number).filter(|_| is_missing) else {
+            return self.damages.report(damage);
+        };
+        let Damage { channel, number, offset, bytes, why } = damage;
+        let records = entry.counted.then(|| share(&entry, bytes));
+        self.damages.missing(&Missing { channel: (*channel).into(), number, offset, bytes, records, why });
     }
 
     /// The damage that was found.

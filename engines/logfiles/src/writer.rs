@@ -26,6 +26,7 @@ use crate::bucket::BucketNumber;
 use crate::catalogue::{ChannelId, Entry, Log};
 use crate::disk::Disk;
 use crate::record::Framing;
+use crate::recovery::Missing;
 use crate::rewrites::{AsOf, Rewrites};
 
 pub(crate) use queue::Queue;
@@ -156,6 +157,8 @@ pub(crate) enum Done {
         key: Key,
         entry: Option<Entry>,
     },
+    /// A file was found to be shorter than it was.
+    Missing(Missing),
     /// How many rewrites there were, the changes of which were told before.
     Rewrote(u64),
     /// Everything up to this is durable; when it is `lost`, but for what was for buckets that cannot be written.

@@ -154,8 +154,8 @@ impl Directories<'_> {
             let length = self.disk.stat(&path.join(&named.name))?.length;
             let known = channel.buckets.get(&number).copied();
             if known.is_none_or(|entry| entry.length != length) {
-                let missing =
-                    known.and_then(|was| Missing::of_length(self.disk, self.dir, (&channel.name, number), &was, length));
+                let missing = known
+                    .and_then(|was| Missing::of_length(self.disk, self.dir, (&channel.name, number), &was, length));
                 missing.into_iter().for_each(|missing| self.report.missing(missing));
                 channel.buckets.insert(number, found(length));
                 self.report.found += 1;

@@ -329,6 +329,7 @@ impl State {
                 Done::Wrote { key, source, entry } => self.wrote(key, source, entry),
                 Done::Changed { key, entry } => self.changed(key, entry, damages),
                 Done::Rewrote(count) => self.rewritten = count,
+                Done::Missing(missing) => damages.missing(&missing),
                 Done::Synced { commit, lost } => {
                     self.group = None;
                     if lost { commits.lost(commit) } else { commits.reached(commit) }
@@ -414,7 +415,7 @@ impl State {
     }
 
     fn changed(&mut self, key: Key, entry: Option<Entry>, damages: &Damages) {
-        damages.forget(self.catalogue.name(key.channel), key.number);
+        damages.changed(self.catalogue.name(key.channel), key.number);
         let open = self.buckets.find(key);
         match entry {
             Some(entry) => self.catalogue.set(key.channel, key.number, entry),

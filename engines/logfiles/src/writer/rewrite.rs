@@ -11,7 +11,7 @@ use crate::catalogue::Entry;
 use crate::disk::{Disk, File};
 use crate::format::{Format, v2};
 use crate::record;
-use crate::recovery::{self, REMOVED};
+use crate::recovery::{self, Missing, REMOVED};
 use crate::walk::{self, Walker};
 
 /// Bytes of records that are rewritten at once.
@@ -224,9 +224,17 @@ impl Writer {
         }
         self.will_be_other(place, Some(number));
         let entry = match recovery::settle(&*self.disk, &self.setup.dir, &place.name, number) {
-            Ok(settled) => Some(settled.entry).filter(|settled| *settled != entry),
+            Ok(settled) => {
+                let bucket = (&*place.name, number);
+                let missing = Missing::of_settled(&*self.disk, &self.setup.dir, bucket, &entry, &settled);
+                self.out.extend(missing.map(Done::Missing));
+                Some(settled.entry).filter(|settled| *settled != entry)
+            }
             // A name that is gone and not durably so would be there again after a power cut.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.remove_bucket(place, number),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.out.extend(Missing::of_gone((&place.name, number), &entry).map(Done::Missing));
+                return self.remove_bucket(place, number);
+            }
             Err(error) => return Err(error),
         };
         if let Some(entry) = entry {

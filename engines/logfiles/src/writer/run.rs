@@ -14,6 +14,7 @@ use crate::catalogue::{ChannelId, Entry, Log, Written};
 use crate::disk::Disk;
 use crate::format::{Format, v2};
 use crate::record::{self, Framing};
+use crate::recovery::{self, Missing};
 use crate::walk::{Step, Walker};
 
 /// Jobs that are taken at once, and chunks that share one sync of the log.
@@ -393,8 +394,13 @@ impl Writer {
         if is_other || is_uncounted {
             let Place { name, .. } = &state.place;
             self.rewrites.0 = self.setup.rewrites.begin(name, Some(state.number));
-            state.entry = crate::recovery::settle(&*self.disk, &self.setup.dir, name, state.number).map_err(fault)?.entry;
-            state.touched = false;
+            let bucket = (&**name, state.number);
+            let settled = recovery::settle(&*self.disk, &self.setup.dir, name, state.number).map_err(fault)?;
+            let missing = Missing::of_settled(&*self.disk, &self.setup.dir, bucket, &state.entry, &settled);
+            self.out.extend(missing.map(Done::Missing));
+            // What the log knows of it is of the file that it was.
+            self.log.set(name, state.number, &settled.entry).map_err(|error| Fault::log(&error))?;
+            (state.entry, state.touched) = (settled.entry, false);
         }
         state.looked_at = true;
         Ok(())
