@@ -37,8 +37,8 @@ pub enum ConfigError {
     BadOverride(String),
     /// An override of a key that the node writes itself.
     #[error(
-        "-O '[{section}] {key}': cannot be overridden: a node rewrites {key} in its file when its hash range changes, \
-         and has to start with the range it wrote; change the file"
+        "-O '[{section}] {key}': cannot be overridden: the range of a node is what its file says (a dht node rewrites it \
+         there when it changes); change the file"
     )]
     FileOnly {
         /// The section.

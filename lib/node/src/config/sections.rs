@@ -42,12 +42,13 @@ impl ServerSection {
         let server = config.section("Server");
         let ipv4 = |text: &str| text.parse::<Ipv4Addr>().ok();
         let path = |key, default: &str| PathBuf::from(server.text(key).unwrap_or(default));
+        let directory = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
         Ok(Self {
             address: server.required("address", "an IPv4 address", ipv4)?,
             port: server.required_number("port", 0..=u16::MAX)?,
             legacy: server.flag("legacy", true)?,
             legacy_address: server.parsed("legacy_address", "an IPv4 address", ipv4)?.unwrap_or(Ipv4Addr::LOCALHOST),
-            data_dir: path("data_dir", "data"),
+            data_dir: server.parsed("data_dir", "a directory", directory)?.unwrap_or_else(|| PathBuf::from("data")),
             connection_limit: server.number("connection_limit", 5000, 1..=1_000_000)?,
             backlog: server.number("backlog", 2048, 1..=65_535)?,
             unix_socket_path: socket_path(config, "Server", "unix_socket_path")?
