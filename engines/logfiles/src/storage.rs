@@ -357,7 +357,7 @@ impl Storage {
             out.push(Finding { check: "bucket", state: Level::Critical, text });
         }
         if state.behind {
-            let text = format!("{} MiB wait for being written", state.flying >> 20);
+            let text = format!("{} MiB in {} pieces wait for being written", state.flying >> 20, state.chunks);
             out.push(Finding { check: "sync_behind", state: Level::Minor, text });
         }
         drop(state);

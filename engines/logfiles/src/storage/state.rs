@@ -18,6 +18,8 @@ use crate::writer::{Chunk, Done, Figures, Handle, Job, Key, Place, Source, Troub
 
 /// What a chunk on its way counts beside its bytes.
 const OVERHEAD: usize = 512;
+/// The bytes that could be written in the time that a chunk takes, however small it is.
+const EFFORT: usize = 4096;
 /// Buckets of a channel that cannot be written, from which on no new ones of it are begun.
 const MANY_BAD: usize = 64;
 /// How long a group takes at most on a disk that is well.
@@ -39,6 +41,7 @@ pub(super) struct State {
     stopping: bool,
     /// Bytes of the chunks on their way, and what they cost.
     pub(super) flying: usize,
+    pub(super) chunks: usize,
     /// Of the chunks that wait for buckets that cannot be written; others do not wait for these.
     waiting: usize,
     /// Buckets that cannot be written, and why.
@@ -82,6 +85,7 @@ impl State {
             sync_failed: None,
             stopping: false,
             flying: 0,
+            chunks: 0,
             waiting: 0,
             bad: BTreeMap::new(),
             behind: false,
@@ -203,6 +207,11 @@ impl State {
         }
     }
 
+    /// What the writer has before it, as bytes: by it replies wait, so that what was answered is written soon.
+    fn effort(&self) -> usize {
+        self.flying.max(self.chunks * EFFORT)
+    }
+
     /// Hands a buffer to the writer.
     pub(super) fn seal(&mut self, at: usize) {
         let limit = self.options.write_buffer_size;
@@ -220,6 +229,7 @@ impl State {
         let waits =
             !self.bad.is_empty() && self.bad.contains_key(&key) && self.waiting + cost <= self.options.queue_bytes;
         *(if waits { &mut self.waiting } else { &mut self.flying }) += cost;
+        self.chunks += usize::from(!waits);
         let chunk = Chunk {
             place: bucket.place.clone(),
             number: key.number,
@@ -232,7 +242,7 @@ impl State {
             value_bytes,
         };
         bucket.flying.push_back(Flying { framing, bytes, records, value_bytes, waits });
-        self.behind |= self.flying > self.options.queue_bytes;
+        self.behind |= self.effort() > self.options.queue_bytes;
         self.give(Job::Write(Box::new(chunk)));
     }
 
@@ -296,6 +306,7 @@ impl State {
     fn is_done(&mut self, chunk: &Flying) {
         let of = if chunk.waits { &mut self.waiting } else { &mut self.flying };
         *of = of.saturating_sub(chunk.bytes.len() + OVERHEAD);
+        self.chunks = self.chunks.saturating_sub(usize::from(!chunk.waits));
     }
 
     /// A bucket cannot be written: nothing more is taken for it, and others do not wait for it, up to a bound.
@@ -310,6 +321,7 @@ impl State {
                 chunk.waits = true;
                 self.waiting += cost;
                 self.flying = self.flying.saturating_sub(cost);
+                self.chunks = self.chunks.saturating_sub(1);
             }
         }
     }
@@ -358,7 +370,7 @@ impl State {
                 Done::AnswerBool(answer, result) => drop(answer.send(result)),
             }
         }
-        if self.behind && self.flying < self.options.queue_bytes / 2 {
+        if self.behind && self.effort() < self.options.queue_bytes / 2 {
             self.behind = false;
             if self.options.sync == SyncMode::Interval {
                 commits.reached(commits.made());

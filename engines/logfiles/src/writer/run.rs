@@ -64,6 +64,8 @@ pub(crate) struct Writer {
     pub(super) sync_failed: bool,
     pub(super) checkpoints: u64,
     pub(super) checkpointing: Option<std::thread::JoinHandle<()>>,
+    /// A checkpoint was asked for while one was under way.
+    pub(super) checkpoint_again: bool,
     /// Channels and buckets whose removal has overtaken their writes; the latter up to a serial number.
     gone: HashSet<ChannelId>,
     obsolete: HashMap<Key, u64>,
@@ -110,6 +112,7 @@ impl Writer {
             sync_failed: false,
             checkpoints: 0,
             checkpointing: None,
+            checkpoint_again: false,
             gone: HashSet::new(),
             obsolete: HashMap::new(),
             told: Figures::default(),
@@ -250,6 +253,9 @@ impl Writer {
                 if let Err(error) = self.end_checkpoint(&mut durable) {
                     self.todo.push_front(Job::Durable(durable));
                     return Err(Trouble::new("writing a checkpoint", &error));
+                }
+                if std::mem::take(&mut self.checkpoint_again) {
+                    self.begin_checkpoint();
                 }
             }
             Job::Release(key) => self.release(key),

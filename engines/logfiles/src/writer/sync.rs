@@ -212,7 +212,8 @@ impl Writer {
     }
 
     pub(super) fn checkpoint_if_many(&mut self) {
-        if self.states.len() > MANY && self.states.values().filter(|state| state.touched).count() > MANY {
+        let is_free = self.checkpointing.is_none() && self.states.len() > MANY;
+        if is_free && self.states.values().filter(|state| state.touched).count() > MANY {
             self.begin_checkpoint();
         }
     }
@@ -220,7 +221,12 @@ impl Writer {
     /// Has what is touched made durable: by a thread of its own, while writing goes on. What was written up to now is
     /// the checkpoint.
     pub(super) fn begin_checkpoint(&mut self) {
-        if self.checkpointing.is_some() || self.sync_failed {
+        if self.sync_failed {
+            return;
+        }
+        if self.checkpointing.is_some() {
+            // What was written since that one began is for another one.
+            self.checkpoint_again = true;
             return;
         }
         if !self.states.values().any(|state| state.touched) {

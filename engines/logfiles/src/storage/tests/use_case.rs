@@ -157,3 +157,17 @@ fn views_come_in_pages_in_the_order_of_the_ranges() {
         assert_eq!(keys, [-0x5000, -0x1000, 0, 0x5000]);
     });
 }
+
+#[test]
+fn replies_wait_when_many_small_pieces_wait_for_being_written() {
+    let disk = SimDisk::new();
+    let options = StorageOptions { queue_bytes: 1 << 20, open_files: 1, ..options() };
+    with_storage(&disk, options, async |storage, commits| {
+        for bucket in 0..1000 {
+            storage.put("log", bucket << 12 | 1, b"small").unwrap();
+        }
+        assert!(storage.gauges().behind && storage.gauges().queue_bytes < 1 << 20);
+        assert!(commits.made() > commits.durable());
+        until("they are written", || commits.made() == commits.durable() && !storage.gauges().behind).await;
+    });
+}
