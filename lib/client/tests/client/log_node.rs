@@ -30,6 +30,8 @@ pub(crate) struct Behaviour {
     pub(crate) disorder: bool,
     /// Says nothing to a GetRange before it was asked for its range so often.
     pub(crate) busy: usize,
+    /// Ends a GetRange with an error, as one that left records out.
+    pub(crate) short: bool,
     /// Says nothing at all to a GetRange, nor to any request after it.
     pub(crate) dead: bool,
 }
@@ -222,6 +224,10 @@ impl LogNode {
     /// Sends the next batch, or the end; false if the connection breaks behind it.
     fn batch(&self, id: u64, run: &mut Run, out: &mut Vec<u8>) -> bool {
         let mut replies = Replies::new(out, id);
+        if run.rest.is_empty() && self.behaviour.short {
+            replies.message(|out| GetRangeMessage::Error.encode(out));
+            return true;
+        }
         if run.rest.is_empty() {
             run.finished = true;
             replies.message(|out| GetRangeMessage::Finished.encode(out));

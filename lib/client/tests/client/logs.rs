@@ -293,6 +293,34 @@ async fn a_filter_that_a_node_refuses_is_told() {
     assert!(missing.is_empty());
 }
 
+/// A pattern takes too many steps on some records: the node leaves them out, and the others must not be taken for all.
+#[tokio::test]
+async fn what_a_pattern_left_out_is_told_after_all_others() {
+    let short = filled(Behaviour { batch: 2, short: true, ..Behaviour::default() }, [1, 2, 3, 5000]).await;
+    let whole = filled(Behaviour { batch: 2, ..Behaviour::default() }, [4, 9000]).await;
+    let client = DlsClient::connect(neo(&[short.address, whole.address])).await.unwrap();
+    for order in [Order::AsTheyCome, Order::ByTime] {
+        let (mut found, missing) = read(client.get_all("c", Filter::Pcre(b"v".to_vec()), order).unwrap()).await;
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3, 4, 5000, 9000]);
+        let [(node, error @ Error::LeftOut { .. })] = &missing[..] else { panic!("{missing:?}") };
+        assert!(*node == short.address && !error.is_retryable());
+        // Without a pattern something else is wrong.
+        let (_, missing) = read(client.get_all("c", Filter::None, order).unwrap()).await;
+        assert!(matches!(&missing[..], [(_, Error::Node { .. })]), "{missing:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_record_that_looks_like_nothing_is_refused_here() {
+    let node = node(None).await;
+    let client = DlsClient::connect(neo(&[node.address])).await.unwrap();
+    assert!(matches!(client.put("c", 0, b"").await, Err(Error::EmptyAtZero)));
+    client.put("c", 0, b"v").await.unwrap();
+    client.put("c", 1, b"").await.unwrap();
+    assert_eq!(node.puts.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test]
 async fn a_node_that_searches_for_long_is_not_given_up_and_a_dead_one_is() {
     let busy = filled(Behaviour { batch: 9, busy: 3, ..Behaviour::default() }, [1, 2, 3]).await;
