@@ -126,20 +126,20 @@ impl State {
         out(&Item::Run { boot: &self.boot })?;
         for (&id, channel) in &self.channels {
             out(&Item::Channel { id, name: channel.name.as_bytes() })?;
-            if let Some((seconds, nanos)) = channel.modified {
-                out(&Item::Directory { id, slot: None, seconds, nanos })?;
-            }
-            let mut slot = None;
-            for (&number, &entry) in &channel.buckets {
+            let mut buckets = channel.buckets.iter().peekable();
+            while let Some((&number, &entry)) = buckets.next() {
                 out(&Item::Bucket { id, number, entry, more: false })?;
+                // A directory is told of behind what is in it: of a file that is cut none is taken for known that is not.
                 // A slot without buckets has no directory.
                 let first = first_of_slot(number);
-                if slot != Some(first) {
-                    slot = Some(first);
-                    if let Some(&(seconds, nanos)) = channel.slots.get(&first) {
-                        out(&Item::Directory { id, slot, seconds, nanos })?;
-                    }
+                if buckets.peek().is_none_or(|(next, _)| first_of_slot(**next) != first)
+                    && let Some(&(seconds, nanos)) = channel.slots.get(&first)
+                {
+                    out(&Item::Directory { id, slot: Some(first), seconds, nanos })?;
                 }
+            }
+            if let Some((seconds, nanos)) = channel.modified {
+                out(&Item::Directory { id, slot: None, seconds, nanos })?;
             }
         }
         for (&(id, number), touched) in &self.touched {
