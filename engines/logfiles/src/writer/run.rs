@@ -121,7 +121,7 @@ impl Writer {
         for (place, number, entry, trouble) in unsynced {
             let key = Key { channel: place.id, number };
             let mut state = writer.new_state(place, number, entry);
-            (state.touched, state.unsynced) = (true, entry.length.max(1));
+            (state.touched, state.unsynced) = (true, if trouble.is_some() { 1 } else { entry.length.max(1) });
             writer.unsynced += state.unsynced;
             writer.states.insert(key, state);
             writer.dirty.insert(key);

@@ -165,9 +165,11 @@ impl Writer {
         for due in buckets.extract_if(.., |due| due.closed.is_some()) {
             let current = |state: &&mut super::run::State| state.generation == due.generation;
             let Some(state) = self.states.get_mut(&due.key).filter(current) else { continue };
-            state.unsynced += due.unsynced;
-            self.unsynced += due.unsynced;
-            if due.unsynced > 0 {
+            // That there is something: a checkpoint that is begun because of its bytes would not help.
+            let unsynced = due.unsynced.min(1);
+            state.unsynced += unsynced;
+            self.unsynced += unsynced;
+            if unsynced > 0 {
                 self.dirty.insert(due.key);
             }
             let (place, number, entry) = (state.place.clone(), state.number, state.entry);
