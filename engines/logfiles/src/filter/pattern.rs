@@ -18,8 +18,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use nix::time::ClockId;
 use pcre2::bytes::{Regex, RegexBuilder};
 
 use super::{LimitHit, PatternError};
@@ -32,7 +33,7 @@ const SHORT_WHOLE: usize = 4096;
 const PIECE: usize = 256;
 /// The longest value of which single places are tried.
 const LONG: usize = 65_536;
-/// How long a value is tried, looked at between calls.
+/// How long this thread computes on a value at most, looked at between calls.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Steps of a call of each kind.
@@ -49,6 +50,11 @@ const JIT_PATTERN: usize = 2048;
 
 /// A value that is not UTF-8 has errors in this range; it matches no pattern that begins with `(*UTF)`.
 const UTF_ERRORS: std::ops::RangeInclusive<i32> = -28..=-3;
+
+/// How long this thread has computed so far: the answer does not depend on what else the machine does.
+pub(super) fn used() -> Duration {
+    ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
+}
 
 /// What may stand between `(*` and `)` in front of a pattern.
 const SETTINGS: [&str; 19] = [
@@ -114,7 +120,7 @@ impl Matcher {
             let once = if value.len() <= SHORT_WHOLE { self.quick.is_match(value).ok() } else { None };
             return once.ok_or(LimitHit);
         };
-        let (begun, mut at) = (Instant::now(), 0);
+        let (begun, mut at) = (used(), 0);
         loop {
             let next = self.after(value, at, PIECE);
             match piece.is_match_at(value, at) {
@@ -131,7 +137,7 @@ impl Matcher {
             if next > value.len() {
                 return Ok(false);
             }
-            if begun.elapsed() > PATIENCE {
+            if used().saturating_sub(begun) > PATIENCE {
                 return Err(LimitHit);
             }
             at = next;
@@ -139,13 +145,13 @@ impl Matcher {
     }
 
     /// Tries one place after another.
-    fn by_place(&self, value: &[u8], mut at: usize, end: usize, begun: Instant) -> Result<bool, LimitHit> {
+    fn by_place(&self, value: &[u8], mut at: usize, end: usize, begun: Duration) -> Result<bool, LimitHit> {
         let place = self.place.get_or_init(|| self.wrapped(PLACE_STEPS, "")).as_ref().ok_or(LimitHit)?;
         while at < end && at <= value.len() {
             if place.is_match_at(value, at).map_err(|_| LimitHit)? {
                 return Ok(true);
             }
-            if begun.elapsed() > PATIENCE {
+            if used().saturating_sub(begun) > PATIENCE {
                 return Err(LimitHit);
             }
             at = self.after(value, at, 1);
