@@ -10,7 +10,7 @@ use crate::checkpoint;
 use crate::disk::{Disk, File};
 
 use super::Entry;
-use super::entries::{self, Item, Write};
+use super::entries::{self, Item, Next, Write};
 use super::state::{self, End, State, first_of_slot, modified};
 
 /// The name in the data directory.
@@ -46,6 +46,8 @@ pub struct Log {
     suspect: bool,
     /// Bytes at which the file is written anew.
     compact_at: u64,
+    /// There will be no use for a `checkpoint.dat`.
+    is_ending: bool,
 }
 
 /// A write to a bucket that has been made.
@@ -111,6 +113,7 @@ impl Log {
             touched: false,
             suspect: false,
             compact_at: size.saturating_mul(2).saturating_add(SLACK),
+            is_ending: false,
         };
         if is_new {
             log.was_synced();
@@ -212,7 +215,7 @@ impl Log {
         }
         self.note_directories()?;
         self.sync()?;
-        if buckets.is_empty() {
+        if buckets.is_empty() || self.is_ending {
             return Ok(());
         }
         let lines = buckets.iter().map(|bucket| (&*bucket.channel, bucket.number, bucket.entry.length));
@@ -244,12 +247,48 @@ impl Log {
     ///
     /// # Errors
     /// The disk's; the next start is one after a crash then.
-    pub fn close(mut self) -> io::Result<()> {
+    pub fn close(&mut self) -> io::Result<()> {
         self.note_directories()?;
         self.push(&Item::Closed)?;
         self.sync()?;
         self.flush()?;
         checkpoint::remove(&*self.disk, &self.dir)
+    }
+
+    /// Gives back what room there is to give on a full disk, at the end: no `checkpoint.dat` is written any more.
+    pub(crate) fn make_room(&mut self) {
+        self.is_ending = true;
+        let _may_be_gone = self.disk.remove(&self.dir.join(TEMPORARY));
+        let _tried = checkpoint::remove(&*self.disk, &self.dir);
+    }
+
+    /// Writes the file anew in the room that it has itself. A crash meanwhile leaves none, or a damaged one.
+    pub(crate) fn write_in_its_room(&mut self) -> io::Result<()> {
+        // A write for which there was no room may have left something.
+        self.file.set_len(self.end)?;
+        let (mut state, end, _) = state::load(&*self.file)?;
+        let mut rest = &self.waiting[..];
+        while let Next::Item(item, size) = entries::next(rest) {
+            state.apply(&item);
+            rest = rest.get(size..).unwrap_or_default();
+        }
+        if end != self.end || !rest.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the catalogue's file is not as it was written"));
+        }
+        self.file.set_len(0)?;
+        let (file, size) = write_anew(&*self.disk, &self.dir, &state)?;
+        (self.file, self.end, self.suspect) = (file, size, false);
+        self.waiting.clear();
+        self.was_synced();
+        Ok(())
+    }
+
+    /// Removes the catalogue, when all buckets are durable: better none than one by which a start after a power cut would
+    /// not know what was written last, and cut it off.
+    pub(crate) fn discard(&mut self) -> io::Result<()> {
+        self.make_room();
+        self.disk.remove(&self.dir.join(FILE))?;
+        self.disk.sync_dir(&self.dir)
     }
 
     /// Says that a process begins.
@@ -330,7 +369,20 @@ impl Log {
 /// Writes a file that says the same, durably, in place of the one that is there.
 fn write_anew(disk: &dyn Disk, dir: &Path, state: &State) -> io::Result<(Arc<dyn File>, u64)> {
     let temporary = dir.join(TEMPORARY);
-    let file = disk.create(&temporary)?;
+    let written = write_temporary(disk, &temporary, state).and_then(|written| {
+        disk.rename(&temporary, &dir.join(FILE))?;
+        disk.sync_dir(dir)?;
+        Ok(written)
+    });
+    if written.is_err() {
+        // The room is given back to those who need it more. After the rename there is none.
+        let _ = disk.remove(&temporary);
+    }
+    written
+}
+
+fn write_temporary(disk: &dyn Disk, temporary: &Path, state: &State) -> io::Result<(Arc<dyn File>, u64)> {
+    let file = disk.create(temporary)?;
     file.set_len(0)?;
     let (mut end, mut buffer) = (0, entries::head().to_vec());
     state.items(&mut |item| {
@@ -345,7 +397,5 @@ fn write_anew(disk: &dyn Disk, dir: &Path, state: &State) -> io::Result<(Arc<dyn
     file.write_all_at(&buffer, end)?;
     end += buffer.len() as u64;
     file.sync()?;
-    disk.rename(&temporary, &dir.join(FILE))?;
-    disk.sync_dir(dir)?;
     Ok((file, end))
 }

@@ -3,8 +3,10 @@
 mod bad;
 mod crash;
 mod full;
+mod missing;
 mod races;
 mod reads;
+mod stop;
 mod use_case;
 
 use std::future::Future;

@@ -313,21 +313,26 @@ impl Writer {
         self.queue.wants_close() || self.todo.iter().any(|job| matches!(job, Job::Close(_)))
     }
 
-    /// The node stops while nothing can be written.
+    /// The node stops while nothing can be written: what is in the files is made durable.
     fn give_up(&mut self, trouble: &Trouble) -> Next {
         let mut records = self.bad.records();
+        let mut next = Next::Ends;
         self.queue.drain(&mut self.todo);
         for job in std::mem::take(&mut self.todo) {
             match job {
                 Job::Write(chunk) if !self.is_obsolete(&chunk) => records += chunk.records,
-                Job::Close(answer) => {
-                    let text = format!("{records} records are lost: {}", trouble.text);
-                    self.out.push(Done::Answer(answer, Err(Unwritten(text))));
+                Job::Durable(mut durable) => {
+                    // What the log has no room for is said again by the close.
+                    let _said = self.end_checkpoint(&mut durable);
                 }
+                Job::Close(answer) => next = Next::Closes(answer, None),
                 _ => {}
             }
         }
-        Next::Ends
+        if let Next::Closes(_, lost) = &mut next {
+            *lost = (records > 0).then(|| format!("{records} records are lost: {}", trouble.text));
+        }
+        next
     }
 
     fn is_obsolete(&self, chunk: &Chunk) -> bool {

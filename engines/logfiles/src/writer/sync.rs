@@ -301,38 +301,68 @@ impl Writer {
         Ok(())
     }
 
-    /// The end: everything is durable, and the log says so.
+    /// The end: everything is durable, and the log says so. Where a full disk has no room for the log, that is made anew by
+    /// the next start: nothing is lost.
     pub(super) fn close(mut self, said: &mut Vec<Done>) -> Result<(), Unwritten> {
-        let closed = self.make_all_durable();
-        said.append(&mut self.out);
-        closed?;
-        if self.states.values().any(|state| state.touched) {
-            // The next start has to look at what could not be written or made durable.
-            return self.log.sync().map_err(|error| Unwritten(error.to_string()));
+        let is_full = |closed: &io::Result<()>| matches!(closed, Err(error) if is_full(error));
+        let mut closed = self.finish();
+        if is_full(&closed) {
+            self.log.make_room();
+            closed = self.finish();
         }
-        self.log.close().map_err(|error| Unwritten(error.to_string()))
+        if is_full(&closed) {
+            closed = self.log.write_in_its_room().and_then(|()| self.finish());
+        }
+        said.append(&mut self.out);
+        if self.sync_failed {
+            return Err(Unwritten("records could not be made durable".into()));
+        }
+        let Err(error) = closed else { return Ok(()) };
+        let discarded = self.log.discard();
+        if is_full(&Err(io::Error::from(error.kind()))) && discarded.is_ok() {
+            tracing::warn!(
+                target: "node.storage",
+                %error,
+                "all records are saved, but there is no room for the catalogue: the next start makes it anew and counts the records again"
+            );
+            return Ok(());
+        }
+        Err(Unwritten(format!("the catalogue could not be written, all records are saved: {error}")))
     }
 
-    fn make_all_durable(&mut self) -> Result<(), Unwritten> {
-        let failed = |error: &io::Error| Unwritten(error.to_string());
+    /// Makes everything durable, and says so in the log. The error is the log's.
+    fn finish(&mut self) -> io::Result<()> {
+        self.make_all_durable()?;
+        if self.sync_failed {
+            return Ok(());
+        }
+        if self.states.values().any(|state| state.touched) {
+            // The next start has to look at what could not be written or made durable.
+            return self.log.sync();
+        }
+        self.log.close()
+    }
+
+    fn make_all_durable(&mut self) -> io::Result<()> {
         if let Some(thread) = self.checkpointing.take() {
             let _ended = thread.join();
             let mut jobs = std::collections::VecDeque::new();
             self.queue.drain(&mut jobs);
             for job in jobs {
                 if let Job::Durable(mut durable) = job {
-                    self.end_checkpoint(&mut durable).map_err(|error| failed(&error))?;
+                    self.end_checkpoint(&mut durable)?;
                 }
             }
         }
         if !self.sync_failed {
             let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
             durable.result = make_durable(&*self.disk, &mut durable.buckets, &durable.dirs);
-            self.end_checkpoint(&mut durable).map_err(|error| failed(&error))?;
-        }
-        if self.sync_failed {
-            return Err(Unwritten("records could not be made durable".into()));
+            self.end_checkpoint(&mut durable)?;
         }
         Ok(())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

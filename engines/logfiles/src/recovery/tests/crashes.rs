@@ -201,7 +201,7 @@ fn run(ops: &[Op]) {
 impl Node {
     /// Stops in order, if nothing comes between.
     fn close_keeping(mut self) -> Result<SimDisk, SimDisk> {
-        let done = self.checkpoint().and_then(|()| self.log.take().map_or(Ok(()), Log::close));
+        let done = self.checkpoint().and_then(|()| self.log.take().map_or(Ok(()), |mut log| log.close()));
         if done.is_ok() { Ok(self.disk) } else { Err(self.disk) }
     }
 }

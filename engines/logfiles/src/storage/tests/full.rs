@@ -74,6 +74,8 @@ fn a_node_can_be_stopped_while_the_disk_is_full_and_says_what_is_lost() {
     });
     disk.set_free(None);
     with_storage(&disk, options(), async |storage, _| {
+        // There was not even room for the catalogue.
+        storage.rescan("log", BucketNumber::of(0x1000)).await.unwrap();
         assert_eq!(read(&storage, &disk, "log"), [(0x1000, b"there".to_vec())]);
     });
 }
