@@ -156,7 +156,7 @@ impl Job {
                 self.outdated += 1;
                 match self.outdated {
                     1 => {}
-                    2.. if self.outdated < BECOMES.1 => std::thread::sleep(BECOMES.0),
+                    2.. if self.outdated < BECOMES.1 => pause(),
                     _ => return Err(Outcome::Failed(io::ErrorKind::StaleNetworkFileHandle.into())),
                 }
                 Err(Outcome::Rewind(self.done))
@@ -261,4 +261,10 @@ fn why(error: &io::Error) -> &'static str {
         io::ErrorKind::UnexpectedEof => "the file is shorter than it was",
         _ => "reading the file fails",
     }
+}
+
+/// Lets the thread that rewrites a bucket come further.
+#[expect(clippy::disallowed_methods, reason = "a rename that another thread has begun takes no longer than this")]
+fn pause() {
+    std::thread::sleep(BECOMES.0);
 }
