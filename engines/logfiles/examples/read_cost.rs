@@ -13,7 +13,7 @@ use overstory_logfiles::bucket::{BucketNumber, KeyRange, Ranges};
 use overstory_logfiles::disk::{Disk, SystemDisk};
 use overstory_logfiles::filter::Filter;
 use overstory_logfiles::format::{Format, v2};
-use overstory_logfiles::read::{After, BucketView, AsOf, Next, ReadRequest, Reads, ReadsOptions, Shape, Views};
+use overstory_logfiles::read::{After, AsOf, BucketView, Next, ReadRequest, Reads, ReadsOptions, Shape, Views};
 use overstory_logfiles::record::{self, Framing};
 use overstory_node::wake::Waker;
 

@@ -33,7 +33,7 @@ use crate::storage::Damage;
 pub use batch::{Batch, EMPTY_BATCH, Shape};
 use job::place;
 use pool::{Pool, Slot};
-pub use view::{After, BucketView, AsOf, Tail, Views};
+pub use view::{After, AsOf, BucketView, Tail, Views};
 
 /// Views that are fetched at a time.
 const PORTION: usize = 64;

@@ -41,7 +41,10 @@ fn contract(disk: &dyn Disk, root: &Path) {
     assert_eq!((open.len().unwrap(), disk.stat(&file).unwrap().length), (3, 3));
     assert!(disk.stat(&dir).unwrap().is_dir && !disk.stat(&file).unwrap().is_dir);
     assert_eq!(disk.list(&dir).unwrap(), [Named { name: "file".into(), is_dir: false, is_file: true }]);
-    assert_eq!(disk.list(root.join("a").as_path()).unwrap(), [Named { name: "b".into(), is_dir: true, is_file: false }]);
+    assert_eq!(
+        disk.list(root.join("a").as_path()).unwrap(),
+        [Named { name: "b".into(), is_dir: true, is_file: false }]
+    );
     assert_eq!(kind(disk.remove_dir(&dir)), io::ErrorKind::DirectoryNotEmpty);
     write(disk, &other, b"goes");
     disk.rename(&file, &other).unwrap();
