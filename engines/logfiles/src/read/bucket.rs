@@ -92,6 +92,8 @@ pub(super) enum Walked {
 pub(super) struct Ahead {
     pub(super) view: BucketView,
     file: Option<io::Result<OpenFile>>,
+    /// The file was closed until its turn comes.
+    closed: bool,
     disk: Arc<dyn Disk>,
     count: Arc<AtomicUsize>,
 }
@@ -103,12 +105,20 @@ impl Ahead {
         if let Some(Ok(open)) = &file {
             open.file.will_read(0, view.length.min(WINDOW as u64));
         }
-        Self { view, file, disk: Arc::clone(disk), count: Arc::clone(count) }
+        Self { view, file, closed: false, disk: Arc::clone(disk), count: Arc::clone(count) }
+    }
+
+    /// Closes the file; it is opened again when its turn comes.
+    pub(super) fn close(&mut self) {
+        self.closed |= self.file.take_if(|file| file.is_ok()).is_some();
     }
 
     /// Begins with it. With `doubt`, what does not fit to the view is a reason for a new one.
     pub(super) fn begin(self, ranges: &Ranges, buffers: &Arc<Buffers>, doubt: bool) -> Opened {
-        let Self { view, file, disk, count } = self;
+        let Self { view, mut file, closed, disk, count } = self;
+        if closed {
+            file = Some(OpenFile::open(&*disk, &view, &count));
+        }
         if file.is_some() && view.is_outdated() {
             return Opened::Outdated;
         }

@@ -199,6 +199,9 @@ impl Job {
         if let Some(reading) = &mut self.reading {
             reading.close();
         }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.close();
+        }
     }
 }
 

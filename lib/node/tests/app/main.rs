@@ -82,7 +82,7 @@ fn the_command_line_ends_with_the_published_codes() {
         (&["-c", "none.ini"], 3, "", "none.ini: cannot be read"),
         (&["-c", "broken.ini"], 3, "", "broken.ini:1: "),
         (&["-c", "unknown.ini"], 1, "", "[Toy] unheard_of: no such key"),
-        (&["-c", "config.ini", "-O", "Server.minval = 0"], 1, "", "a node rewrites minval"),
+        (&["-c", "config.ini", "-O", "Server.minval = 0"], 1, "", "the range of a node is what its file says"),
         (
             &["-c", "config.ini", "-O", "Server.port = 65500"],
             1,
