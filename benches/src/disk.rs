@@ -36,10 +36,16 @@ pub(crate) fn read_file(path: &Path, block: usize) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Makes the system forget what it has read of the disk, where we may.
-pub(crate) fn forget_pages() -> Result<()> {
+/// Waits until nothing of what was done before is still on its way to the disk.
+pub(crate) fn settle() -> Result<()> {
     let status = std::process::Command::new("sync").status()?;
     ensure!(status.success(), "sync failed");
+    Ok(())
+}
+
+/// Makes the system forget what it has read of the disk, where we may.
+pub(crate) fn forget_pages() -> Result<()> {
+    settle()?;
     if let Err(error) = fs::write("/proc/sys/vm/drop_caches", "1") {
         eprintln!("overstory-bench: reading comes from memory, not from the disk: {error}");
     }

@@ -171,9 +171,11 @@ fn measure_large(setting: &Setting, options: &Options, runtime: &Runtime) -> Res
     let (value, records) = (text(LARGE), options.large as usize);
     let bytes = (records * LARGE) as u64;
     let plain = home.path().join("sequential");
+    disk::settle()?;
     let disk_write = megabytes_per_second(bytes, write_file(&plain, bytes, BLOCK)?);
     let disk_read = megabytes_per_second(bytes, read_file(&plain, BLOCK)?);
     fs::remove_file(&plain)?;
+    disk::settle()?;
 
     // Stopping the node makes everything durable, as the plain loop does at its end.
     let node = Node::start(&setting.executable, home.path(), &kind("interval", "auto"))?;
@@ -188,6 +190,7 @@ fn measure_large(setting: &Setting, options: &Options, runtime: &Runtime) -> Res
     let peak = peak.max(process::peak_rss(node.pid())? as f64 / 1e6);
     node.stop()?;
     drop(home);
+    disk::settle()?;
 
     let home = self::home(&setting.executable)?;
     let node = Node::start(&setting.executable, home.path(), &kind("interval", "auto"))?;
