@@ -1,10 +1,12 @@
 //! Logfiles nodes on free ports, opened and closed as the program does it.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use overstory_logfiles::bucket::KeyRange;
 use overstory_logfiles::config::{Compress, LogfilesSettings, Thresholds, Unit};
@@ -289,16 +291,54 @@ pub(crate) fn check(path: &Path, more: &[&str]) -> u8 {
         .expect("an exit code of logfiles_check")
 }
 
-/// Copies a directory as it is at this moment, as a kill would leave it.
+/// Copies a directory as it is at one moment, as a kill would leave it. Files that are read one after the other while the
+/// node writes are of different moments: a bucket with records of which the catalogue does not know. So all is read until
+/// it is the same twice.
 pub(crate) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    let Ok(entries) = std::fs::read_dir(from) else { return };
-    for entry in entries.flatten() {
-        let (path, name) = (entry.path(), to.join(entry.file_name()));
-        // What is being removed or renamed may be gone.
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => copy(&path, &name),
-            _ => drop(std::fs::copy(&path, &name)),
+    let mut tree = Tree::of(from);
+    loop {
+        let again = Tree::of(from);
+        if again == tree {
+            return tree.write(to);
+        }
+        tree = again;
+    }
+}
+
+/// What is in a directory.
+#[derive(PartialEq, Eq)]
+struct Tree {
+    modified: Option<SystemTime>,
+    files: BTreeMap<OsString, Vec<u8>>,
+    directories: BTreeMap<OsString, Self>,
+}
+
+impl Tree {
+    fn of(path: &Path) -> Self {
+        let modified = std::fs::metadata(path).and_then(|found| found.modified()).ok();
+        let mut tree = Self { modified, files: BTreeMap::new(), directories: BTreeMap::new() };
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            // What is being removed or renamed may be gone.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                tree.directories.insert(entry.file_name(), Self::of(&entry.path()));
+            } else if let Ok(content) = std::fs::read(entry.path()) {
+                tree.files.insert(entry.file_name(), content);
+            }
+        }
+        tree
+    }
+
+    fn write(&self, path: &Path) {
+        std::fs::create_dir_all(path).unwrap();
+        for (name, content) in &self.files {
+            std::fs::write(path.join(name), content).unwrap();
+        }
+        for (name, tree) in &self.directories {
+            tree.write(&path.join(name));
+        }
+        // The node sees by it that no names have changed.
+        if let Some(modified) = self.modified {
+            std::fs::File::open(path).unwrap().set_modified(modified).unwrap();
         }
     }
 }
