@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod check;
 pub mod checkpoint;
 pub mod config;
+pub mod damages;
 pub mod disk;
 pub mod engine;
 pub mod filter;

@@ -26,9 +26,9 @@ use std::sync::Arc;
 use overstory_node::wake::Waker;
 
 use crate::bucket::Ranges;
+use crate::damages::Damage;
 use crate::disk::Disk;
 use crate::filter::Filter;
-use crate::storage::Damage;
 
 pub use batch::{Batch, EMPTY_BATCH, Shape};
 use job::place;

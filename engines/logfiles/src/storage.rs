@@ -8,7 +8,6 @@
 //! ([`StorageOptions::queue_bytes`]).
 
 mod buckets;
-mod damages;
 mod drive;
 mod options;
 mod state;
@@ -29,13 +28,13 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::catalogue::{Entry, Totals};
+use crate::damages::{Damage, Damages};
 use crate::disk::Disk;
 use crate::read::{After, AsOf, BucketView, Views};
 use crate::recovery::{self, GONE, Missing, OpenError, OpenOptions, OpenReport, SHORTER, share};
 use crate::writer::{Done, Handle, Job, Key, Setup};
 
 pub use crate::writer::Unwritten;
-pub use damages::{Damage, Damages};
 pub use options::{PutError, StorageOptions, SyncMode};
 use state::State;
 

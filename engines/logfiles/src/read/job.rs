@@ -13,9 +13,9 @@ use super::bucket::{Ahead, Opened, Reading, Walked};
 use super::buffers::Buffers;
 use super::{After, BucketView, ReadRequest, Told};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
+use crate::damages::Damage;
 use crate::disk::Disk;
 use crate::filter::{Filter, LimitHit};
-use crate::storage::Damage;
 use crate::walk;
 
 /// How long a step takes that finds nothing to send, looked at between windows and every few values.

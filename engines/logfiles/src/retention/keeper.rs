@@ -13,10 +13,11 @@ use overstory_node::inspect::Finding;
 
 use crate::bucket::BucketNumber;
 use crate::catalogue::Entry;
+use crate::damages::Damage;
 use crate::disk::Disk;
 use crate::recovery;
 use crate::rewrites::AsOf;
-use crate::storage::{Damage, Storage};
+use crate::storage::Storage;
 
 use super::archive::{self, Unpack};
 use super::count::Count;

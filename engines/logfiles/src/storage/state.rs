@@ -9,9 +9,10 @@ use overstory_node::commit::Commits;
 use tokio::time::Instant;
 
 use super::buckets::{Bucket, Buckets, Flying};
-use super::{Damages, PutError, StorageOptions, SyncMode};
+use super::{PutError, StorageOptions, SyncMode};
 use crate::bucket::BucketNumber;
 use crate::catalogue::{Catalogue, ChannelId, Entry};
+use crate::damages::Damages;
 use crate::record;
 use crate::rewrites::{AsOf, Rewrites};
 use crate::writer::{Chunk, Done, Figures, Handle, Job, Key, Place, Source, Trouble};

@@ -90,7 +90,7 @@ impl Damages {
     }
 
     /// Forgets what could not be read of a bucket that is another file now. What is missing stays so.
-    pub(super) fn changed(&self, channel: &str, number: BucketNumber) {
+    pub(crate) fn changed(&self, channel: &str, number: BucketNumber) {
         let of = |place: &Place| place.damage.number == number && &*place.damage.channel == channel;
         self.known.borrow_mut().places.retain(|place| place.lost.is_some() || !of(place));
     }
