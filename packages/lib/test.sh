@@ -75,29 +75,31 @@ check_shell() {
     shellcheck -x "${files[@]}"
 }
 
-# Each fuzz target of the wire for a minute.
+# Each fuzz target for a minute: those of the wire, and those of the files of the logfiles node.
 run_fuzzers() {
-    local target fuzz_cargo=(env RUSTC_BOOTSTRAP=1 cargo)
+    local crate target fuzz_cargo=(env RUSTC_BOOTSTRAP=1 cargo)
     if have rustup && rustup run nightly rustc --version >/dev/null 2>&1; then
         fuzz_cargo=(cargo +nightly)
     fi
-    run_check 'fuzz targets' build_fuzzers
-    for target in lib/swarm/fuzz/fuzz_targets/*.rs; do
-        target=$(basename -- "$target" .rs)
-        run_check "fuzz $target" fuzz "$target"
+    for crate in lib/swarm engines/logfiles; do
+        run_check "fuzz targets of $crate" build_fuzzers "$crate"
+        for target in "$crate"/fuzz/fuzz_targets/*.rs; do
+            target=$(basename -- "$target" .rs)
+            run_check "fuzz $target" fuzz "$crate" "$target"
+        done
     done
 }
 
-build_fuzzers() (
-    cd lib/swarm || exit
+build_fuzzers() ( # CRATE
+    cd "$1" || exit
     "${fuzz_cargo[@]}" fuzz build --target-dir "$source_dir/target/fuzz"
 )
 
-# What it learns is forgotten; an input that breaks a promise is kept below lib/swarm/fuzz/artifacts.
-fuzz() ( # TARGET
-    cd lib/swarm || exit
-    mkdir -p -- "$work/fuzz/$1"
-    "${fuzz_cargo[@]}" fuzz run --target-dir "$source_dir/target/fuzz" "$1" "$work/fuzz/$1" "fuzz/seeds/$1" \
+# What it learns is forgotten; an input that breaks a promise is kept below CRATE/fuzz/artifacts.
+fuzz() ( # CRATE TARGET
+    cd "$1" || exit
+    mkdir -p -- "$work/fuzz/$2"
+    "${fuzz_cargo[@]}" fuzz run --target-dir "$source_dir/target/fuzz" "$2" "$work/fuzz/$2" "fuzz/seeds/$2" \
         -- -max_total_time=60 -timeout=10 -max_len=8192 -malloc_limit_mb=64 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1
 )
 

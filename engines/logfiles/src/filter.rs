@@ -19,6 +19,7 @@ mod pattern;
 
 use memchr::memmem::Finder;
 use pattern::Matcher;
+pub(crate) use pattern::used;
 
 /// Bytes of a pattern or of a string to look for.
 pub const MAX_PATTERN: usize = 65_536;
@@ -101,6 +102,14 @@ impl Filter {
             Kind::All => Ok(true),
             Kind::Holds(finder) => Ok(finder.find(value).is_some()),
             Kind::Matches(matcher) => matcher.matches(value),
+        }
+    }
+
+    /// What a value is found to be at once, and what it is in pieces: for tests.
+    pub(crate) fn both_ways(&self, value: &[u8]) -> [Result<bool, LimitHit>; 2] {
+        match &self.0 {
+            Kind::Matches(matcher) => matcher.both_ways(value),
+            _ => [self.matches(value), self.matches(value)],
         }
     }
 }

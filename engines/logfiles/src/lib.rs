@@ -16,6 +16,7 @@ pub mod disk;
 pub mod engine;
 pub mod filter;
 pub mod format;
+pub mod fuzzing;
 pub mod logfilesnode;
 pub mod read;
 pub mod record;

@@ -52,7 +52,7 @@ const JIT_PATTERN: usize = 2048;
 const UTF_ERRORS: std::ops::RangeInclusive<i32> = -28..=-3;
 
 /// How long this thread has computed so far: the answer does not depend on what else the machine does.
-pub(super) fn used() -> Duration {
+pub(crate) fn used() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
 }
 
@@ -113,12 +113,19 @@ impl Matcher {
         self.thorough(value)
     }
 
+    pub(super) fn both_ways(&self, value: &[u8]) -> [Result<bool, LimitHit>; 2] {
+        [self.at_once(value), self.thorough(value)]
+    }
+
+    fn at_once(&self, value: &[u8]) -> Result<bool, LimitHit> {
+        self.quick.is_match(value).or_else(|error| if no_text(&error) { Ok(false) } else { Err(LimitHit) })
+    }
+
     #[cold]
     fn thorough(&self, value: &[u8]) -> Result<bool, LimitHit> {
         let Some(piece) = self.piece.get_or_init(|| self.wrapped(PIECE_STEPS, &format!("(?s:.{{0,{}}}?)", PIECE - 1)))
         else {
-            let once = if value.len() <= SHORT_WHOLE { self.quick.is_match(value).ok() } else { None };
-            return once.ok_or(LimitHit);
+            return if value.len() <= SHORT_WHOLE { self.at_once(value) } else { Err(LimitHit) };
         };
         let (begun, mut at) = (used(), 0);
         loop {
@@ -172,8 +179,9 @@ impl Matcher {
 
     /// The pattern behind the place where the call begins and `skip`.
     fn wrapped(&self, steps: u32, skip: &str) -> Option<Regex> {
-        let Text { body, .. } = &self.text;
-        if WHOLE.iter().any(|whole| body.contains(whole)) {
+        let Text { settings, body, .. } = &self.text;
+        // What is skipped would make a match of nothing one of something.
+        if settings.contains("(*NOTEMPTY") || WHOLE.iter().any(|whole| body.contains(whole)) {
             return None;
         }
         // What is open at the end: nothing, `\Q`, or a comment of an extended pattern.
@@ -385,6 +393,19 @@ mod tests {
             }
         }
         assert!(compared > 1000, "{compared}");
+    }
+
+    #[test]
+    fn what_cannot_be_in_pieces_is_matched_as_a_whole() {
+        // With something in front of it, a match of nothing would be one of something.
+        for pattern in ["(*NOTEMPTY)x*", "(*NOTEMPTY_ATSTART)x*$"] {
+            let matcher = Matcher::new(pattern.as_bytes(), false).unwrap();
+            let value = b"a".repeat(SHORT + 1);
+            assert_eq!(matcher.matches(&value), matcher.at_once(&value), "{pattern}");
+        }
+        // A value that is no text is so at any length.
+        let matcher = Matcher::new(b"(*UTF)(?R)?c", false).unwrap();
+        assert_eq!(matcher.matches(&b"\xff".repeat(SHORT + 1)), Ok(false));
     }
 
     #[test]
