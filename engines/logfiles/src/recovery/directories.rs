@@ -1,12 +1,13 @@
 //! Compares what the catalogue says with the directories, as far as names in them have changed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::ops::Bound;
 use std::path::Path;
 
 use crate::bucket::{BucketNumber, Slot};
 use crate::catalogue::Entry;
-use crate::catalogue::state::{ChannelState, State, first_of_slot, modified};
+use crate::catalogue::state::{ChannelState, Modified, State, first_of_slot, in_slot, modified};
 use crate::checkpoint;
 use crate::disk::{Disk, Named};
 
@@ -91,24 +92,40 @@ impl Directories<'_> {
                 self.report.strange += (names.len() - slots.len()) as u64;
                 slots
             };
-            let gone: Vec<_> = slots_of(&channel.buckets).filter(|slot| !slots.contains(slot)).collect();
+            let gone: Vec<_> = known_slots(channel).into_iter().filter(|slot| !slots.contains(slot)).collect();
             if !gone.is_empty() {
                 self.make_durable(path);
             }
             for slot in gone {
                 self.drop_slot(id, channel, slot);
             }
-            for slot in slots {
-                self.slot(id, channel, slot, path)?;
+            if self.each_slot(id, channel, slots, path) {
+                channel.modified = now;
             }
-            channel.modified = now;
             return Ok(());
         }
-        let slots: Vec<_> = slots_of(&channel.buckets).collect();
-        for slot in slots {
-            self.slot(id, channel, slot, path)?;
-        }
+        let slots = known_slots(channel);
+        self.each_slot(id, channel, slots, path);
         Ok(())
+    }
+
+    /// One that cannot be read does not keep the others from being read. False: there was one.
+    fn each_slot(
+        &mut self,
+        id: u32,
+        channel: &mut ChannelState,
+        slots: impl IntoIterator<Item = BucketNumber>,
+        path: &Path,
+    ) -> bool {
+        let mut all = true;
+        for slot in slots {
+            let Err(error) = self.slot(id, channel, slot, path) else { continue };
+            self.report.problem(format!("{}: {error}", path.join(slot.slot().to_string()).display()));
+            // The next start looks for it, whatever is said of the channel by then.
+            channel.slots.insert(slot, NEVER);
+            (all, self.changed) = (false, true);
+        }
+        all
     }
 
     fn slot(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber, path: &Path) -> io::Result<()> {
@@ -116,7 +133,9 @@ impl Directories<'_> {
         let now = match self.disk.stat(&path) {
             Ok(stat) => modified(stat.modified),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_durable(path.parent().unwrap_or(self.dir));
+                if in_slot(&channel.buckets, slot).next().is_some() {
+                    self.make_durable(path.parent().unwrap_or(self.dir));
+                }
                 self.drop_slot(id, channel, slot);
                 return Ok(());
             }
@@ -147,11 +166,17 @@ impl Directories<'_> {
                 self.other(slot, &named.name, path);
                 continue;
             };
-            seen.insert(number);
             if self.state.touched.contains_key(&(id, number)) {
+                seen.insert(number);
                 continue;
             }
-            let length = self.disk.stat(&path.join(&named.name))?.length;
+            let length = match self.disk.stat(&path.join(&named.name)) {
+                Ok(stat) => stat.length,
+                // Somebody has removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            seen.insert(number);
             let known = channel.buckets.get(&number).copied();
             if known.is_none_or(|entry| entry.length != length) {
                 let missing = known
@@ -186,7 +211,7 @@ impl Directories<'_> {
     /// A file that is no bucket.
     fn other(&mut self, slot: BucketNumber, name: &str, path: &Path) {
         let is = |suffix| name.strip_suffix(suffix).is_some_and(|name| slot.slot().bucket(name).is_some());
-        if is(NEW) || is(".raw.new") {
+        if is(NEW) || is(".raw.new") || is(".rest.new") {
             // It never took the bucket's place.
             let removed = self.disk.remove(&path.join(name));
             if let Err(error) = removed {
@@ -199,6 +224,8 @@ impl Directories<'_> {
 
     fn drop_slot(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber) {
         let gone: Vec<_> = in_slot(&channel.buckets, slot).collect();
+        // That a slot without buckets is gone is no news.
+        self.changed |= !gone.is_empty();
         let mut missed = 0;
         for number in gone {
             let touched = self.state.touched.remove(&(id, number));
@@ -206,7 +233,6 @@ impl Directories<'_> {
             channel.buckets.remove(&number);
         }
         channel.slots.remove(&slot);
-        self.changed = true;
         if missed > 0 {
             self.report.problem(format!(
                 "{}/{}: the directory is gone, with {missed} buckets",
@@ -217,21 +243,21 @@ impl Directories<'_> {
     }
 }
 
+/// The time of a directory that has to be read.
+const NEVER: Modified = (u64::MAX, 0);
+
 /// A bucket that is only known by its file.
 const fn found(length: u64) -> Entry {
     if length == 0 { Entry::EMPTY } else { Entry { counted: false, length, ..Entry::EMPTY } }
 }
 
-/// The first bucket that a slot can have, of each slot that has one.
-fn slots_of(buckets: &BTreeMap<BucketNumber, Entry>) -> impl Iterator<Item = BucketNumber> {
-    let mut last = None;
-    buckets.keys().filter_map(move |number| {
-        let slot = first_of_slot(*number);
-        (last.replace(slot) != Some(slot)).then_some(slot)
-    })
-}
-
-fn in_slot(buckets: &BTreeMap<BucketNumber, Entry>, slot: BucketNumber) -> impl Iterator<Item = BucketNumber> {
-    let last = BucketNumber::of(slot.first_key() | 0xff_ffff);
-    buckets.range(slot..=last).map(|(number, _)| *number)
+/// The slots that have buckets, or directories.
+fn known_slots(channel: &ChannelState) -> BTreeSet<BucketNumber> {
+    let mut slots: BTreeSet<_> = channel.slots.keys().copied().collect();
+    let mut after = Bound::Unbounded;
+    while let Some((number, _)) = channel.buckets.range((after, Bound::Unbounded)).next() {
+        slots.insert(first_of_slot(*number));
+        after = Bound::Excluded(BucketNumber::of(number.first_key() | 0xff_ffff));
+    }
+    slots
 }

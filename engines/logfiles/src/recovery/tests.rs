@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod faults;
 mod missing;
 mod published;
 
@@ -260,7 +261,7 @@ fn what_is_left_of_removed_channels_and_of_rewriting_goes() {
     node.put("gone", Format::V1, &values(&[1])).unwrap();
     node.checkpoint().unwrap();
     node.disk.rename(Path::new("/data/gone"), Path::new("/data/.removed-0")).unwrap();
-    for name in ["000.new", "001.raw.new"] {
+    for name in ["000.new", "001.raw.new", "002.rest.new"] {
         node.disk.create(&Path::new(DIR).join("log/0000000000").join(name)).unwrap();
     }
     // The process was killed before it told the log.

@@ -218,7 +218,8 @@ impl Keeper {
         // What is in memory is in the file then, if nothing comes after it.
         let Some(entry) = self.storage.entry(channel, number) else { return Ok(()) };
         let path = self.path(channel, number);
-        self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await
+        // One that was written to meanwhile has its turn again.
+        self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await.map(|_| ())
     }
 
     async fn pack(&self, channel: &str, number: BucketNumber) -> Result<(), String> {
@@ -239,7 +240,7 @@ impl Keeper {
             packed.insert(key, entry.length);
             return Ok(());
         }
-        self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await
+        self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await.map(|_| ())
     }
 
     async fn adopt_one(&self, channel: &str, number: BucketNumber) -> Result<(), String> {
@@ -255,7 +256,9 @@ impl Keeper {
             let unpacked = path.with_extension("raw.new");
             let adopted = self.unpack(channel, number, &as_of, &archive, &unpacked).await;
             let removed = self.worker.perform(move |disk| disk.remove(&unpacked)).await;
-            adopted?;
+            if !adopted? {
+                return Err("records came into its bucket meanwhile; the archive is left as it is".into());
+            }
             removed.map_err(|error| error.to_string())?;
         }
         let removed = self.worker.perform(move |disk| {
@@ -265,6 +268,7 @@ impl Keeper {
         removed.await.map_err(|error| error.to_string())
     }
 
+    /// False: the bucket has records of its own by now.
     async fn unpack(
         &self,
         channel: &str,
@@ -272,7 +276,7 @@ impl Keeper {
         as_of: &AsOf,
         archive: &Path,
         to: &Path,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let (from, target) = (archive.to_owned(), to.to_owned());
         let unpack = self.worker.perform(move |disk| Unpack::new(disk, &from, &target)).await;
         let unpacked = match unpack {
@@ -284,7 +288,7 @@ impl Keeper {
     }
 
     /// Puts the records of a file into one of format 2, and that in place of the bucket's, if that is still the file
-    /// with so many bytes that was known.
+    /// with so many bytes that was known. False: it is not.
     async fn rewrite(
         &self,
         channel: &str,
@@ -292,7 +296,7 @@ impl Keeper {
         from: PathBuf,
         length: u64,
         (as_of, expected): (&AsOf, u64),
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let new = self.path(channel, number).with_extension("new");
         let written = self.write_new(channel, number, from, length, new.clone()).await;
         let replaced = match written {
@@ -306,12 +310,12 @@ impl Keeper {
                 Err(error)
             }
         };
-        // One that was written to meanwhile has its turn again.
-        if let (true, now) = replaced? {
+        let (replaced, now) = replaced?;
+        if replaced {
             self.storage.damages().forget(channel, number);
             tracing::info!(target: "node.keeper", channel, bucket = %number, before = length, now, "a bucket was compressed");
         }
-        Ok(())
+        Ok(replaced)
     }
 
     async fn write_new(

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod races;
+
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -205,8 +205,8 @@ impl Writer {
             return self.log.sync();
         }
         let format = front.format.ok_or(io::ErrorKind::InvalidInput)?;
-        let mut temporary = path.clone();
-        temporary.set_extension("new");
+        // A name of its own: under the usual one the keeper may be writing to a file that must not become the bucket's.
+        let temporary = path.with_extension("rest.new");
         let entry = Rest { disk: &*self.disk, number, format, front: front.length, length, level: self.setup.level }
             .write(&path, &temporary);
         let placed = entry.and_then(|entry| self.put_in_place(place, number, &temporary, entry));
