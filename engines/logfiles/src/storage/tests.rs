@@ -4,6 +4,7 @@ mod bad;
 mod crash;
 mod full;
 mod missing;
+mod open_files;
 mod races;
 mod reads;
 mod stop;

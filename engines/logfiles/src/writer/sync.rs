@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::bad::{is_closed, is_of_all};
 use super::files::path;
@@ -31,7 +31,8 @@ pub(super) struct Due {
     closed: Option<String>,
 }
 
-struct Open(Arc<dyn File>);
+/// Only while the writer has it open: files that are yet to be made durable do not count as open beside those.
+struct Open(Weak<dyn File>);
 
 impl std::fmt::Debug for Open {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,8 +68,8 @@ impl Due {
         if self.unsynced == 0 {
             return Ok(End::Durable);
         }
-        match &self.file {
-            Some(file) => file.0.sync().map(|()| End::Durable),
+        match self.file.as_ref().and_then(|file| file.0.upgrade()) {
+            Some(file) => file.sync().map(|()| End::Durable),
             None => match disk.open(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(End::Gone),
                 Err(error) if !is_of_all(&error) => Ok(End::Closed(error.to_string())),
@@ -152,7 +153,7 @@ impl Writer {
                 entry: state.entry,
                 unsynced: std::mem::take(&mut state.unsynced),
                 path: path(&state.place, state.number),
-                file: self.files.get(key).map(Open),
+                file: self.files.get(key).map(|file| Open(Arc::downgrade(&file))),
                 gone: false,
                 closed: None,
             });
