@@ -170,6 +170,9 @@ impl Check {
     fn bucket(&mut self, bucket: &Bucket, report: &mut Report<'_>) {
         // Held before the file is read: nobody else changes it between that and the repair.
         let refused = if self.write { self.lock(&bucket.data_dir) } else { None };
+        if self.write && refused.is_none() {
+            mend::tidy(bucket);
+        }
         self.progress.file(bucket);
         let inspection = match inspect::inspect(bucket, &self.progress) {
             Ok(inspection) => inspection,
@@ -216,7 +219,9 @@ fn lock(data_dir: &Path) -> Result<Option<fs::File>, String> {
     let made = match fs::File::options().create_new(true).append(true).open(&path) {
         Ok(file) => owner::give(&path, data_dir).map(|()| file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::File::options().append(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path)
+            // Without waiting for who reads from a pipe.
+            let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+            fs::File::options().append(true).custom_flags(flags.bits()).open(&path)
         }
         failed => failed,
     };

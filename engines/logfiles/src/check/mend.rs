@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Action;
@@ -15,6 +16,11 @@ use crate::walk::{Walker, read_file};
 
 /// The level of zstd for blocks that are written anew.
 const LEVEL: i32 = 3;
+
+/// What is added to a bucket's name: for a file that comes and goes while the bucket is changed where it is, and for the
+/// one that is written anew.
+const MARK: &str = "repair";
+const NEW: &str = "salvage";
 
 /// What is done with a damaged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,15 @@ pub(super) fn mend(bucket: &Bucket, inspection: &Inspection, plan: Plan, backups
     if !metadata.is_file() || metadata.len() != end {
         return Err(io::Error::other("not changed: the file has changed since it was read"));
     }
+    // Under its other names, those of a snapshot, the file must not change.
+    let plan = match (plan, inspection.format) {
+        (Plan::Header, Some(format)) if metadata.nlink() > 1 => Plan::Rewrite(format),
+        (Plan::Cut(_), _) if metadata.nlink() > 1 => {
+            let text = "not changed: the file has other names (hard links) and would be cut under those; --salvage writes it anew";
+            return Err(io::Error::other(text));
+        }
+        (plan, _) => plan,
+    };
     match plan {
         Plan::Header => {
             let backup = backups.save(bucket, "header", 0, HEADER as u64)?;
@@ -68,7 +83,7 @@ pub(super) fn mend(bucket: &Bucket, inspection: &Inspection, plan: Plan, backups
         }
         Plan::Rewrite(format) => {
             let backup = backups.save(bucket, "whole", 0, end)?;
-            let new = beside(&bucket.path, "salvage");
+            let new = beside(&bucket.path, NEW);
             let done = rewrite(bucket, inspection, format, &new);
             if done.is_err() {
                 // The file itself was not touched.
@@ -76,6 +91,14 @@ pub(super) fn mend(bucket: &Bucket, inspection: &Inspection, plan: Plan, backups
             }
             done.map(|()| backup)
         }
+    }
+}
+
+/// Takes away what an interrupted run has left beside a bucket.
+pub(super) fn tidy(bucket: &Bucket) {
+    for suffix in [MARK, NEW] {
+        // What cannot be removed is in nobody's way but the next repair's, which tells of it.
+        let _ = fs::remove_file(beside(&bucket.path, suffix));
     }
 }
 
@@ -90,7 +113,7 @@ fn set_header(file: &dyn File, inspection: &Inspection) -> io::Result<()> {
 /// Changes a file where it is. A name that comes and goes beside it changes the time of the directory: by that the node
 /// knows which files to look at when it starts.
 fn in_place(bucket: &Bucket, change: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
-    let mark = beside(&bucket.path, "repair");
+    let mark = beside(&bucket.path, MARK);
     drop(fresh(&mark)?);
     let file = SystemDisk.create(&bucket.path);
     let changed = file.and_then(|file| {

@@ -10,6 +10,8 @@ use crate::disk::File;
 
 const EVERY: Duration = Duration::from_millis(100);
 const WIDTH: u64 = 30;
+/// Columns of the line: a longer one than the terminal's would stay behind.
+const COLUMNS: usize = 79;
 
 /// Counts what was read.
 pub(super) struct Progress {
@@ -63,8 +65,10 @@ fn line(done: u64, total: u64, file: &str) -> String {
     let done = done.min(total);
     let part = |of: u64| u128::from(done) * u128::from(of) / u128::from(total.max(1));
     let bar: String = (0..WIDTH).map(|at| if u128::from(at) < part(WIDTH) { '#' } else { '.' }).collect();
-    let file: String = file.chars().take(60).collect();
-    format!("[{bar}] {:>3} % of {} MB  {file}", part(100), total / 1_000_000)
+    let front = format!("[{bar}] {:>3} % of {} MB  ", part(100), total / 1_000_000);
+    // Channels and buckets are ASCII.
+    let file: String = file.chars().take(COLUMNS.saturating_sub(front.len())).collect();
+    front + &file
 }
 
 /// A file whose reads are counted.
@@ -114,6 +118,7 @@ mod tests {
             line(50, 100, "log/0000000057/275"),
             format!("[{}{}]  50 % of 0 MB  log/0000000057/275", "#".repeat(15), ".".repeat(15))
         );
+        assert_eq!(line(1, u64::MAX, &"a".repeat(300)).len(), COLUMNS);
         assert_eq!(line(u64::MAX, 7_000_000, ""), format!("[{}] 100 % of 7 MB  ", "#".repeat(30)));
     }
 }

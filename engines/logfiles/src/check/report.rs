@@ -1,5 +1,6 @@
 //! What was found: lines for people, or JSON.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -51,7 +52,8 @@ struct Totals {
 
 #[derive(Serialize)]
 struct FileReport<'a> {
-    path: &'a Path,
+    /// What is no UTF-8 in a path is replaced: JSON is text.
+    path: Cow<'a, str>,
     channel: &'a str,
     bucket: String,
     format: Option<String>,
@@ -79,7 +81,7 @@ struct ActionReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cut_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backup: Option<&'a Path>,
+    backup: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -170,7 +172,7 @@ impl<'a> Report<'a> {
             self.action(bucket, inspection, *plan, backup.as_deref());
         }
         let file = FileReport {
-            path: &bucket.path,
+            path: bucket.path.to_string_lossy(),
             channel: &bucket.channel,
             bucket: bucket.number.to_string(),
             format: inspection.format.map(|format| format.to_string()),
@@ -192,7 +194,7 @@ impl<'a> Report<'a> {
                 },
                 done: backup.is_some(),
                 cut_at: if let Plan::Cut(offset) = plan { Some(*offset) } else { None },
-                backup: backup.as_deref(),
+                backup: backup.as_ref().map(|path| path.to_string_lossy()),
             }),
         };
         let text = serde_json::to_string(&file).unwrap_or_default();

@@ -444,6 +444,69 @@ fn a_link_is_never_followed_and_what_it_leads_to_stays_as_it_is() {
 }
 
 #[test]
+fn a_lock_that_is_a_pipe_is_not_waited_for() {
+    let place = Place::new();
+    let mut bytes = place.bytes(Format::V1, &records());
+    bytes[fourth(Format::V1)] ^= 1;
+    let path = place.write(number(), &bytes);
+    nix::unistd::mkfifo(&place.data().join(data_lock::FILE), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(place.check(&["--salvage", "--write"]).0, 4);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn the_report_as_json_is_json_whatever_the_directory_is_called() {
+    use std::os::unix::ffi::OsStringExt;
+    let place = Place::new();
+    let mut bytes = place.bytes(Format::V1, &records());
+    bytes[fourth(Format::V1)] ^= 1;
+    place.write(number(), &bytes);
+    // A name of Latin-1.
+    let data = place.dir.path().join(OsString::from_vec(b"donn\xe9es".to_vec()));
+    fs::rename(place.data(), &data).unwrap();
+    for action in [&["--json"][..], &["--json", "--salvage", "--write"]] {
+        let (_, out) = run_with(action, &data);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["damaged"][0]["bucket"], "0000000057/275", "{out}");
+        assert!(report["damaged"][0]["path"].as_str().unwrap().ends_with("donn\u{fffd}es/log/0000000057/275"));
+    }
+}
+
+#[test]
+fn a_file_of_several_names_is_not_cut_under_the_others() {
+    let place = Place::new();
+    let mut damaged = place.bytes(Format::V1, &records());
+    damaged[fourth(Format::V1)] ^= 1;
+    let mut header = place.bytes(Format::V1, &records());
+    header[3] ^= 1;
+    for (bytes, repaired, kept) in [(damaged, 4, 8), (header, 3, 9)] {
+        let path = place.write(number(), &bytes);
+        // As `cp -al` makes a snapshot.
+        let snapshot = place.dir.path().join("snapshot");
+        fs::hard_link(&path, &snapshot).unwrap();
+        assert_eq!(place.check(&["--repair", "--write"]).0, repaired);
+        assert_eq!(fs::read(&path).unwrap() == bytes, repaired == 4);
+        place.check(&["--salvage", "--write"]);
+        assert_eq!((place.check(&[]).0, read(&path).len()), (0, kept));
+        assert_eq!(fs::read(&snapshot).unwrap(), bytes);
+        fs::remove_file(&snapshot).unwrap();
+    }
+}
+
+#[test]
+fn what_an_interrupted_run_left_is_taken_away_by_the_next() {
+    let place = Place::new();
+    let path = place.write(number(), &place.bytes(Format::V1, &records()));
+    let left = ["repair", "salvage"].map(|suffix| PathBuf::from(format!("{}.{suffix}", path.display())));
+    left.iter().for_each(|path| fs::write(path, "half").unwrap());
+    assert!(place.check(&["--repair"]).1.contains("2 other files left alone"));
+    assert!(left.iter().all(|path| path.exists()));
+    place.check(&["--repair", "--write"]);
+    assert!(!left.iter().any(|path| path.exists()));
+    assert_eq!(read(&path), records());
+}
+
+#[test]
 fn a_data_directory_may_be_named_by_a_link() {
     let place = Place::new();
     place.write(number(), &place.bytes(Format::V1, &records()));
