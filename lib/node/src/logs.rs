@@ -1,5 +1,6 @@
 //! Log files and console output in the published formats (protocol §4.3).
 
+mod file;
 mod layer;
 pub(crate) mod local_time;
 pub mod settings;
@@ -51,7 +52,7 @@ impl Logs {
     }
 
     fn prepare(settings: &LogSettings, names: Names, clock: Arc<dyn Clock>) -> io::Result<(Self, LogLayer)> {
-        let (writer, counts) = (Writer::start()?, Arc::new(Counts::default()));
+        let (writer, counts) = (Writer::start(settings.rotation)?, Arc::new(Counts::default()));
         let layer = LogLayer::new(settings, names, writer.clone(), Arc::clone(&counts), clock)?;
         Ok((Self { writer, counts }, layer))
     }

@@ -69,6 +69,21 @@ pub(crate) enum Layout {
     Simple,
 }
 
+/// When a file is begun anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    /// Bytes that a file has at most, unless a single batch of lines is longer; 0 for as many as come.
+    pub(crate) max_bytes: u64,
+    /// Older files that are kept.
+    pub(crate) backups: u32,
+}
+
+impl Rotation {
+    /// Whoever wants it moves the files away and has them reopened.
+    #[cfg(test)]
+    pub(crate) const NEVER: Self = Self { max_bytes: 0, backups: 0 };
+}
+
 /// One configured logger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Logger {
@@ -89,6 +104,8 @@ pub(crate) struct Logger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
     pub(crate) loggers: Vec<Logger>,
+    /// Of all files, `stats.log` among them.
+    pub(crate) rotation: Rotation,
     /// Whether a logger asks for syslog, which this program does not serve.
     pub(crate) wants_syslog: bool,
 }
@@ -104,6 +121,10 @@ impl LogSettings {
         let file_layout = layout(common, "file_layout", Layout::Date)?;
         // Lines are written in batches by a thread of their own, so the size of the buffer has no meaning here.
         let _ = buffer_size(common)?;
+        let rotation = Rotation {
+            max_bytes: common.number("file_max_bytes", 64 << 20, 0..=1 << 40)?,
+            backups: common.number("file_backups", 5, 0..=1000)?,
+        };
         let mut wants_syslog = false;
         let mut loggers = Vec::new();
         for section in config.section_names(|name| name.starts_with("LOG.")) {
@@ -122,7 +143,7 @@ impl LogSettings {
                 file_layout: layout(section, "file_layout", file_layout)?,
             });
         }
-        Ok(Self { loggers, wants_syslog })
+        Ok(Self { loggers, rotation, wants_syslog })
     }
 }
 

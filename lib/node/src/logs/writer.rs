@@ -3,21 +3,20 @@
 //! Lines wait in a queue that is bounded by number and bytes; one that does not fit is counted and told of later. A
 //! file that cannot be written (disk full) loses lines, not the program.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use super::settings::Layout;
+use super::file::LogFile;
+use super::settings::{Layout, Rotation};
 
 const MAX_LINES: usize = 8192;
 const MAX_BYTES: usize = 32 << 20;
 /// A batch is written when it is so long, or when nothing waits.
-const BATCH_BYTES: usize = 64 << 10;
+pub(super) const BATCH_BYTES: usize = 64 << 10;
 /// How long the end waits for lines to be written.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -63,14 +62,15 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts the thread, whose files are rotated so.
+    pub(crate) fn start(rotation: Rotation) -> io::Result<Self> {
         let (commands, receiver) = sync_channel(MAX_LINES);
         let (waiting, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         let writing = Writing {
             receiver,
             waiting: Arc::clone(&waiting),
             lost: Arc::clone(&lost),
+            rotation,
             files: Vec::new(),
             console: Console::default(),
         };
@@ -132,6 +132,7 @@ struct Writing {
     receiver: Receiver<Command>,
     waiting: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
+    rotation: Rotation,
     files: Vec<LogFile>,
     console: Console,
 }
@@ -188,11 +189,7 @@ impl Writing {
         let layouts = |layout| if layout == Layout::Simple { simple } else { line.text.as_str() };
         for (bit, file) in self.files.iter_mut().enumerate() {
             if line.to.files >> bit & 1 == 1 {
-                file.pending.extend_from_slice(layouts(file.layout).as_bytes());
-                file.pending_lines += 1;
-                if file.pending.len() >= BATCH_BYTES {
-                    file.write(&self.lost);
-                }
+                file.take(layouts(file.layout()), &self.lost);
             }
         }
         if let Some(layout) = line.to.console {
@@ -201,12 +198,12 @@ impl Writing {
     }
 
     fn open(&mut self, path: PathBuf, layout: Layout) -> io::Result<FileId> {
-        let known = self.files.iter().position(|file| file.path == path);
+        let known = self.files.iter().position(|file| file.path() == path);
         let index = match known {
             Some(index) => index,
             None if self.files.len() >= 64 => return Err(io::Error::other("more than 64 log files")),
             None => {
-                self.files.push(LogFile::open(path, layout)?);
+                self.files.push(LogFile::open(path, layout, self.rotation)?);
                 self.files.len() - 1
             }
         };
@@ -219,7 +216,7 @@ impl Writing {
             return if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
         };
         for path in paths {
-            let file = self.files.iter_mut().find(|file| file.path == *path);
+            let file = self.files.iter_mut().find(|file| file.path() == path);
             file.ok_or_else(|| format!("no log file is called '{}'", path.display()))?.reopen()?;
         }
         Ok(())
@@ -231,77 +228,6 @@ impl Writing {
         }
         self.console.write();
     }
-}
-
-struct LogFile {
-    path: PathBuf,
-    layout: Layout,
-    file: File,
-    pending: Vec<u8>,
-    pending_lines: u64,
-    /// Whether the last write ended inside a line.
-    is_torn: bool,
-    is_failing: bool,
-}
-
-impl LogFile {
-    fn open(path: PathBuf, layout: Layout) -> io::Result<Self> {
-        let file = open(&path)?;
-        Ok(Self { path, layout, file, pending: Vec::new(), pending_lines: 0, is_torn: false, is_failing: false })
-    }
-
-    fn reopen(&mut self) -> Result<(), String> {
-        self.file = open(&self.path).map_err(|error| error.to_string())?;
-        self.is_torn = false;
-        Ok(())
-    }
-
-    fn write(&mut self, lost: &AtomicU64) {
-        if self.pending.is_empty() {
-            return;
-        }
-        if self.is_torn {
-            self.pending.insert(0, b'\n');
-        }
-        let mut rest = self.pending.as_slice();
-        let outcome = loop {
-            match self.file.write(rest) {
-                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-            if rest.is_empty() {
-                break Ok(());
-            }
-        };
-        let written = self.pending.len() - rest.len();
-        if let Some(last) = self.pending.get(..written).and_then(<[u8]>::last) {
-            self.is_torn = *last != b'\n';
-        }
-        match outcome {
-            Ok(()) => self.is_failing = false,
-            Err(error) => {
-                lost.fetch_add(self.pending_lines, Ordering::Relaxed);
-                if !self.is_failing {
-                    self.is_failing = true;
-                    // The log itself cannot say it.
-                    let _ = writeln!(io::stderr(), "cannot write {}: {error}", self.path.display());
-                }
-            }
-        }
-        self.pending.clear();
-        self.pending.shrink_to(BATCH_BYTES);
-        self.pending_lines = 0;
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let at = |error: io::Error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display()));
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory).map_err(at)?;
-    }
-    OpenOptions::new().append(true).create(true).mode(0o644).open(path).map_err(at)
 }
 
 /// The terminal or pipe: lines, and below them the block that is refreshed.
@@ -364,7 +290,7 @@ mod tests {
     fn a_moved_file_is_begun_again_when_it_is_reopened() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log/root.log");
-        let writer = Writer::start().unwrap();
+        let writer = Writer::start(Rotation::NEVER).unwrap();
         let id = writer.open(&path, Layout::Date).unwrap();
         assert_eq!(writer.open(&path, Layout::Date).unwrap(), id, "one file, one descriptor");
         writer.line(line(id, "one\n"));
@@ -383,7 +309,7 @@ mod tests {
     fn a_reopen_that_fails_keeps_the_file_that_is_open() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log/root.log");
-        let writer = Writer::start().unwrap();
+        let writer = Writer::start(Rotation::NEVER).unwrap();
         let id = writer.open(&path, Layout::Date).unwrap();
         std::fs::rename(dir.path().join("log"), dir.path().join("old")).unwrap();
         std::fs::write(dir.path().join("log"), "in the way").unwrap();
@@ -395,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_nothing_else() {
-        let writer = Writer::start().unwrap();
+        let writer = Writer::start(Rotation::NEVER).unwrap();
         let id = writer.open(Path::new("/dev/full"), Layout::Date).unwrap();
         writer.line(line(id, "lost\n"));
         writer.flush();
@@ -413,19 +339,6 @@ mod tests {
         assert_eq!(writer.waiting.load(Ordering::Relaxed), 4, "bytes of the two that wait");
         writer.line(line(FileId(0), &"x".repeat(MAX_BYTES)));
         assert_eq!(writer.lost(), 4);
-    }
-
-    #[test]
-    fn a_torn_line_is_ended_before_the_next_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        let mut file = LogFile::open(path.clone(), Layout::Date).unwrap();
-        let lost = AtomicU64::new(0);
-        file.pending.extend_from_slice(b"half of a li");
-        file.write(&lost);
-        file.pending.extend_from_slice(b"whole\n");
-        file.write(&lost);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "half of a li\nwhole\n");
     }
 
     #[test]

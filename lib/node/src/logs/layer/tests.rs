@@ -7,6 +7,7 @@ use overstory_model::clock::ManualClock;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::super::Logs;
+use super::super::settings::Rotation;
 use super::*;
 use crate::config::Config;
 
@@ -170,7 +171,7 @@ fn a_file_may_have_the_simple_layout() {
 
 #[test]
 fn lines_are_counted_by_level_once() {
-    let settings = LogSettings { loggers: Vec::new(), wants_syslog: false };
+    let settings = LogSettings { loggers: Vec::new(), rotation: Rotation::NEVER, wants_syslog: false };
     let (logs, layer) = Logs::prepare(&settings, NAMES, Arc::new(ManualClock::default())).unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), say_at_all_levels);
     assert_eq!(logs.take_counts(), [0, 1, 0, 1, 1, 1, 1]);
