@@ -39,6 +39,12 @@ pub trait Disk: Send + Sync + 'static {
     /// The system's.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes durable all that was written to the file system of a directory, by whomever, with its names.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
+
     /// Renames a file, over another one if that exists.
     ///
     /// # Errors

@@ -199,6 +199,12 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<Op
     if foreign {
         bucket::published(&*disk, dir, &mut state, &mut report);
     }
+    if report.found > 0 || report.recovered > 0 {
+        // Whoever wrote these files may not have made them durable, and the log says that they are.
+        if let Err(error) = disk.sync_all(dir) {
+            report.problem(format!("{}: what was found cannot be made durable: {error}", dir.display()));
+        }
+    }
     let unsynced = bucket::recover(&*disk, dir, &mut state, &mut report);
     state.closed = false;
     state.boot = boot.to_vec();
@@ -244,11 +250,8 @@ fn resume(disk: &Arc<dyn Disk>, dir: &Path, state: &State, end: Option<u64>, sam
             return Ok(log);
         }
         // What was found is found again at the next start, if there is no room for it now.
-        return Log::resume(Arc::clone(disk), dir, state, None).or_else(|_| {
-            let mut log = Log::resume(Arc::clone(disk), dir, state, Some(end))?;
-            log.run(&state.boot)?;
-            Ok(log)
-        });
+        return Log::resume(Arc::clone(disk), dir, state, None)
+            .or_else(|_| Log::resume_full(Arc::clone(disk), dir, state));
     }
     Log::resume(Arc::clone(disk), dir, state, None)
 }

@@ -11,7 +11,7 @@ use crate::disk::{Disk, File};
 
 use super::Entry;
 use super::entries::{self, Item, Next, Write};
-use super::state::{self, End, State, first_of_slot, modified};
+use super::state::{self, End, Modified, NEVER, State, first_of_slot, modified};
 
 /// The name in the data directory.
 pub(crate) const FILE: &str = ".catalogue";
@@ -19,7 +19,7 @@ pub(crate) const TEMPORARY: &str = ".catalogue.tmp";
 
 /// Bytes that wait for being written, usually.
 const BUFFER: usize = 64 << 10;
-/// Bytes that wait at most, when they cannot be written.
+/// Bytes that cannot be written, from which on no bucket is written either.
 const MAX_WAITING: usize = 8 << 20;
 /// Bytes that a file may have more than twice what it had when it was new.
 const SLACK: u64 = 4 << 20;
@@ -48,6 +48,8 @@ pub struct Log {
     compact_at: u64,
     /// There will be no use for a `checkpoint.dat`.
     is_ending: bool,
+    /// The start found what there was no room to tell: no directory may be taken for known.
+    is_partial: bool,
 }
 
 /// A write to a bucket that has been made.
@@ -85,23 +87,50 @@ pub struct Synced {
 impl Log {
     /// The log behind what was read from its file, or a new file if there is none.
     pub(crate) fn resume(disk: Arc<dyn Disk>, dir: &Path, state: &State, end: Option<u64>) -> io::Result<Self> {
-        let path = dir.join(FILE);
-        let is_new = end.is_none();
-        let (file, end, size) = match end {
-            Some(end) => {
-                let file = disk.create(&path)?;
-                // Nothing may come to stand behind the rest of a torn entry.
-                if file.len()? != end {
-                    file.set_len(end)?;
-                }
-                (file, end, end)
-            }
-            None => {
-                let (file, size) = write_anew(&*disk, dir, state)?;
-                (file, size, size)
-            }
+        let Some(end) = end else {
+            let anew = write_anew(&*disk, dir, state)?;
+            let mut log = Self::new(disk, dir, state, Arc::clone(&anew.file), anew.size);
+            // What failed is made up for by the first sync.
+            let _later = log.is_anew(anew);
+            return Ok(log);
         };
-        let mut log = Self {
+        let file = disk.create(&dir.join(FILE))?;
+        if file.len()? != end {
+            // Nothing may come to stand behind the rest of a torn entry, or in front of old ones that come back.
+            file.set_len(end)?;
+            file.sync()?;
+        }
+        Ok(Self::new(disk, dir, state, file, end))
+    }
+
+    /// The log behind what was read from its file, when there is no room for another file: what a start has made of the
+    /// buckets that were written to is told, the rest is found again by the next one.
+    pub(crate) fn resume_full(disk: Arc<dyn Disk>, dir: &Path, found: &State) -> io::Result<Self> {
+        let (told, end, _) = state::load(&*disk.open(&dir.join(FILE))?)?;
+        let mut log = Self::resume(disk, dir, &told, Some(end))?;
+        log.is_partial = true;
+        let mut tell = |item: &Item<'_>| {
+            item.write(&mut log.waiting);
+            Ok(())
+        };
+        tell(&Item::Run { boot: &found.boot })?;
+        for &(id, number) in told.touched.keys() {
+            let Some(channel) = found.channels.get(&id) else { continue };
+            // What was written in another boot is no proof any more.
+            tell(&Item::BucketRemoved { id, number })?;
+            if let Some(touched) = found.touched.get(&(id, number)) {
+                touched.items(id, number, &mut tell)?;
+            } else if let Some(&entry) = channel.buckets.get(&number) {
+                tell(&Item::Bucket { id, number, entry, more: false })?;
+            }
+        }
+        // Nothing is written to a bucket before this is durable.
+        log.touched = true;
+        Ok(log)
+    }
+
+    fn new(disk: Arc<dyn Disk>, dir: &Path, state: &State, file: Arc<dyn File>, end: u64) -> Self {
+        Self {
             disk,
             dir: dir.to_owned(),
             file,
@@ -112,13 +141,10 @@ impl Log {
             changed: BTreeSet::new(),
             touched: false,
             suspect: false,
-            compact_at: size.saturating_mul(2).saturating_add(SLACK),
+            compact_at: end.saturating_mul(2).saturating_add(SLACK),
             is_ending: false,
-        };
-        if is_new {
-            log.was_synced();
+            is_partial: false,
         }
-        Ok(log)
     }
 
     /// Says that a bucket will be written to, and what is durable of it: [`Entry::EMPTY`] for a new one. Once for each
@@ -140,7 +166,8 @@ impl Log {
     /// # Errors
     /// The disk's; none of the buckets may be written to then.
     pub fn sync_touched(&mut self) -> io::Result<()> {
-        if self.touched { self.sync() } else { Ok(()) }
+        // A log that cannot be written holds up the writes that it would have to tell.
+        if self.touched || self.waiting.len() >= MAX_WAITING { self.sync() } else { Ok(()) }
     }
 
     /// Says what was written. It proves the bytes after a power cut, from the next [`Log::sync`] on.
@@ -276,11 +303,9 @@ impl Log {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the catalogue's file is not as it was written"));
         }
         self.file.set_len(0)?;
-        let (file, size) = write_anew(&*self.disk, &self.dir, &state)?;
-        (self.file, self.end, self.suspect) = (file, size, false);
+        let anew = write_anew(&*self.disk, &self.dir, &state)?;
         self.waiting.clear();
-        self.was_synced();
-        Ok(())
+        self.is_anew(anew)
     }
 
     /// Removes the catalogue, when all buckets are durable: better none than one by which a start after a power cut would
@@ -314,9 +339,6 @@ impl Log {
     }
 
     fn push(&mut self, item: &Item<'_>) -> io::Result<()> {
-        if self.waiting.len() >= MAX_WAITING {
-            self.flush()?;
-        }
         item.write(&mut self.waiting);
         if self.waiting.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
@@ -335,7 +357,13 @@ impl Log {
 
     /// Tells when the directories were changed in which names have changed.
     fn note_directories(&mut self) -> io::Result<()> {
+        if self.is_partial || self.changed.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        let Some(now) = changed_at(&*self.disk, &self.dir.join(FILE)) else { return Ok(()) };
         let names: HashMap<u32, Box<str>> = self.ids.iter().map(|(name, id)| (*id, name.clone())).collect();
+        let mut noted = Ok(());
         for (id, slot) in std::mem::take(&mut self.changed) {
             let Some(name) = names.get(&id) else { continue };
             let mut path = self.dir.join(&**name);
@@ -343,50 +371,87 @@ impl Log {
                 path.push(slot.slot().to_string());
             }
             // One that is gone, or cannot be asked, will be read by the next start.
-            if let Some((seconds, nanos)) = self.disk.stat(&path).ok().and_then(|stat| modified(stat.modified)) {
-                self.push(&Item::Directory { id, slot, seconds, nanos })?;
+            let Some((seconds, nanos)) = changed_at(&*self.disk, &path) else { continue };
+            if (seconds, nanos) < now {
+                noted = noted.and(self.push(&Item::Directory { id, slot, seconds, nanos }));
+            } else {
+                // Names can change again without that its time does.
+                self.changed.insert((id, slot));
             }
         }
-        Ok(())
+        noted
     }
 
     /// Writes the file anew, without what has no meaning any more.
     fn compact(&mut self) -> io::Result<()> {
         // If there is no room for a second file: not again before this one has twice the size.
         self.compact_at = self.end.saturating_mul(2);
-        let (state, end, how) = state::load(&*self.file)?;
+        let (mut state, end, how) = state::load(&*self.file)?;
         if how != End::Good || end != self.end {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the catalogue's file is not as it was written"));
         }
-        let (file, size) = write_anew(&*self.disk, &self.dir, &state)?;
-        (self.file, self.end, self.suspect) = (file, size, false);
-        self.compact_at = size.saturating_mul(2).saturating_add(SLACK);
+        state.drop_slots(|channel, slot| changed_at(&*self.disk, &self.dir.join(channel).join(slot)).is_none());
+        self.is_anew(write_anew(&*self.disk, &self.dir, &state)?)
+    }
+
+    /// Goes on with a file that was written anew. Until its name is durable nothing in it is.
+    fn is_anew(&mut self, anew: Anew) -> io::Result<()> {
+        (self.file, self.end) = (anew.file, anew.size);
+        self.changed.extend(anew.left_out);
+        self.compact_at = anew.size.saturating_mul(2).saturating_add(SLACK);
+        self.suspect = anew.named.is_err();
+        anew.named?;
         self.was_synced();
         Ok(())
     }
 }
 
-/// Writes a file that says the same, durably, in place of the one that is there.
-fn write_anew(disk: &dyn Disk, dir: &Path, state: &State) -> io::Result<(Arc<dyn File>, u64)> {
+/// A file that was written anew, and has the catalogue's name.
+struct Anew {
+    file: Arc<dyn File>,
+    size: u64,
+    /// Directories that were changed in the same tick of the clock, and may be again.
+    left_out: Vec<(u32, Option<BucketNumber>)>,
+    /// Whether the name is durable.
+    named: io::Result<()>,
+}
+
+/// The time of a file or directory, by the clock of the file system.
+fn changed_at(disk: &dyn Disk, path: &Path) -> Option<Modified> {
+    disk.stat(path).ok().and_then(|stat| modified(stat.modified))
+}
+
+/// Writes a file that says the same, durably, in place of the one that is there. After an error that one still is.
+fn write_anew(disk: &dyn Disk, dir: &Path, state: &State) -> io::Result<Anew> {
     let temporary = dir.join(TEMPORARY);
-    let written = write_temporary(disk, &temporary, state).and_then(|written| {
+    let written = write_temporary(disk, &temporary, state).and_then(|mut anew| {
         disk.rename(&temporary, &dir.join(FILE))?;
-        disk.sync_dir(dir)?;
-        Ok(written)
+        anew.named = disk.sync_dir(dir);
+        Ok(anew)
     });
     if written.is_err() {
-        // The room is given back to those who need it more. After the rename there is none.
+        // The room is given back to those who need it more.
         let _ = disk.remove(&temporary);
     }
     written
 }
 
-fn write_temporary(disk: &dyn Disk, temporary: &Path, state: &State) -> io::Result<(Arc<dyn File>, u64)> {
+fn write_temporary(disk: &dyn Disk, temporary: &Path, state: &State) -> io::Result<Anew> {
     let file = disk.create(temporary)?;
     file.set_len(0)?;
-    let (mut end, mut buffer) = (0, entries::head().to_vec());
+    let head = entries::head();
+    file.write_all_at(&head, 0)?;
+    let now = changed_at(disk, temporary);
+    let (mut end, mut buffer, mut left_out) = (head.len() as u64, Vec::new(), Vec::new());
     state.items(&mut |item| {
-        item.write(&mut buffer);
+        match *item {
+            Item::Directory { id, slot, seconds, nanos }
+                if (seconds, nanos) != NEVER && Some((seconds, nanos)) >= now =>
+            {
+                left_out.push((id, slot));
+            }
+            _ => item.write(&mut buffer),
+        }
         if buffer.len() >= 1 << 20 {
             file.write_all_at(&buffer, end)?;
             end += buffer.len() as u64;
@@ -397,5 +462,5 @@ fn write_temporary(disk: &dyn Disk, temporary: &Path, state: &State) -> io::Resu
     file.write_all_at(&buffer, end)?;
     end += buffer.len() as u64;
     file.sync()?;
-    Ok((file, end))
+    Ok(Anew { file, size: end, left_out, named: Ok(()) })
 }

@@ -15,6 +15,9 @@ use super::entries::{self, HEAD, Head, Item, Next, Write};
 /// Bytes that are read at once.
 const WINDOW: usize = 1 << 20;
 
+/// Numbers of channels are smaller: there is always a next one.
+const MAX_ID: u32 = 1 << 31;
+
 /// What the entries up to a place say.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -42,6 +45,9 @@ pub(crate) struct ChannelState {
 /// Seconds and nanoseconds since the epoch.
 pub(crate) type Modified = (u64, u32);
 
+/// The time of a directory that has to be read.
+pub(crate) const NEVER: Modified = (u64::MAX, 0);
+
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Touched {
     /// What is durable.
@@ -60,6 +66,9 @@ impl State {
             Item::Run { boot } => self.boot = boot.to_vec(),
             Item::Channel { id, name } => {
                 let Ok(name) = overstory_swarm::channel::check(name) else { return false };
+                if id >= MAX_ID || self.channels.contains_key(&id) {
+                    return false;
+                }
                 self.channels.insert(id, ChannelState { name: name.into(), ..ChannelState::default() });
                 self.next_id = self.next_id.max(id.saturating_add(1));
             }
@@ -121,37 +130,62 @@ impl State {
         true
     }
 
+    /// Forgets slots without buckets whose directories are gone.
+    pub(crate) fn drop_slots(&mut self, is_gone: impl Fn(&str, &str) -> bool) {
+        for channel in self.channels.values_mut() {
+            let (name, buckets) = (&*channel.name, &channel.buckets);
+            let stays = |slot| in_slot(buckets, slot).next().is_some() || !is_gone(name, &slot.slot().to_string());
+            channel.slots.retain(|slot, _| stays(*slot));
+        }
+    }
+
     /// Gives the entries from which the same state is read, in the order in which they belong.
     pub(crate) fn items(&self, out: &mut impl FnMut(&Item<'_>) -> io::Result<()>) -> io::Result<()> {
         out(&Item::Run { boot: &self.boot })?;
         for (&id, channel) in &self.channels {
             out(&Item::Channel { id, name: channel.name.as_bytes() })?;
             let mut buckets = channel.buckets.iter().peekable();
+            let mut slots = 0;
             while let Some((&number, &entry)) = buckets.next() {
                 out(&Item::Bucket { id, number, entry, more: false })?;
                 // A directory is told of behind what is in it: of a file that is cut none is taken for known that is not.
-                // A slot without buckets has no directory.
                 let first = first_of_slot(number);
                 if buckets.peek().is_none_or(|(next, _)| first_of_slot(**next) != first)
                     && let Some(&(seconds, nanos)) = channel.slots.get(&first)
                 {
                     out(&Item::Directory { id, slot: Some(first), seconds, nanos })?;
+                    slots += 1;
                 }
+            }
+            // In a slot without buckets there may be some again.
+            let rest = channel.slots.iter().filter(|(slot, _)| in_slot(&channel.buckets, **slot).next().is_none());
+            for (&slot, &(seconds, nanos)) in rest.take(channel.slots.len() - slots) {
+                out(&Item::Directory { id, slot: Some(slot), seconds, nanos })?;
             }
             if let Some((seconds, nanos)) = channel.modified {
                 out(&Item::Directory { id, slot: None, seconds, nanos })?;
             }
         }
         for (&(id, number), touched) in &self.touched {
-            out(&Item::Touched { id, number, entry: touched.base })?;
-            if touched.replaced {
-                out(&Item::Replacing { id, number })?;
-            }
-            for &write in &touched.writes {
-                out(&Item::Written { id, number, write })?;
-            }
+            touched.items(id, number, out)?;
         }
         if self.closed { out(&Item::Closed) } else { Ok(()) }
+    }
+}
+
+impl Touched {
+    /// The entries that say this of a bucket that is not touched.
+    pub(crate) fn items(
+        &self,
+        id: u32,
+        number: BucketNumber,
+        out: &mut impl FnMut(&Item<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        out(&Item::Touched { id, number, entry: self.base })?;
+        if self.replaced {
+            out(&Item::Replacing { id, number })?;
+        }
+        self.writes.iter().try_for_each(|&write| out(&Item::Written { id, number, write }))
     }
 }
 
@@ -162,6 +196,15 @@ const LAST: BucketNumber = BucketNumber::of(u64::MAX);
 pub(crate) fn modified(time: SystemTime) -> Option<Modified> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     Some((since.as_secs(), since.subsec_nanos()))
+}
+
+/// The buckets of a slot.
+pub(crate) fn in_slot(
+    buckets: &BTreeMap<BucketNumber, Entry>,
+    slot: BucketNumber,
+) -> impl Iterator<Item = BucketNumber> {
+    let last = BucketNumber::of(slot.first_key() | 0xff_ffff);
+    buckets.range(slot..=last).map(|(number, _)| *number)
 }
 
 /// The first bucket of a bucket's slot, which stands for the slot.

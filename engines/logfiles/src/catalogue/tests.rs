@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::log::FILE;
 use super::state::{End, State, load};
 use super::*;
+use crate::disk::sim::{Call, Crash, SimDisk};
 use crate::disk::{Disk, SystemDisk};
 
 fn entry(length: u64) -> Entry {
@@ -175,4 +177,92 @@ fn a_torn_end_is_told_from_damage_at_every_place() {
         let expected = if place < synced { End::Damaged } else { End::Torn };
         assert_eq!(rig.load().2, expected, "{place} of {synced} and {}", good.len());
     }
+}
+
+/// A log on a disk in memory, with one channel.
+fn on_sim_disk() -> (SimDisk, Log) {
+    let disk = SimDisk::new();
+    disk.create_dirs(Path::new("/data")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let mut log = Log::resume(Arc::new(disk.clone()), Path::new("/data"), &State::default(), None).unwrap();
+    log.touch("log", BucketNumber::of(0), &Entry::EMPTY).unwrap();
+    log.sync_touched().unwrap();
+    (disk, log)
+}
+
+fn loaded(disk: &SimDisk) -> (State, u64, End) {
+    load(&*disk.open(&Path::new("/data").join(FILE)).unwrap()).unwrap()
+}
+
+/// It went on with the old file, which had no name any more: what was synced then was gone after a kill.
+#[test]
+fn a_file_written_anew_without_a_durable_name_is_gone_on_with() {
+    let (disk, mut log) = on_sim_disk();
+    for _ in 0..100_000 {
+        log.wrote(&written(BucketNumber::of(0), 0, 100)).unwrap();
+    }
+    disk.fail(Call::SyncDir, 0, 1, std::io::ErrorKind::Other);
+    let _may_fail = log.sync();
+    log.set("log", BucketNumber::of(0x1000), &entry(7)).unwrap();
+    log.sync().unwrap();
+    for disk in [disk.kill(), disk.crash(Crash::Loses, 1), disk.crash(Crash::Keeps, 1)] {
+        assert_eq!(loaded(&disk).0.channels[&0].buckets.get(&BucketNumber::of(0x1000)), Some(&entry(7)));
+    }
+}
+
+/// What did not fit into 8 MiB was forgotten, a removed channel as well as the proof of a write.
+#[test]
+fn nothing_is_forgotten_while_the_file_cannot_be_written() {
+    let (disk, mut log) = on_sim_disk();
+    log.set("gone", BucketNumber::of(0), &entry(7)).unwrap();
+    log.sync().unwrap();
+    disk.fail_file(&Path::new("/data").join(FILE), Call::Write, std::io::ErrorKind::Other);
+    for at in 0..160_000 {
+        let _tried_again = log.wrote(&written(BucketNumber::of(0), at * 100, 100));
+    }
+    assert!(log.removed_channel("gone").is_err());
+    // Nothing more is written to the buckets.
+    assert!(log.sync_touched().is_err());
+    disk.heal();
+    log.sync_touched().unwrap();
+    let (state, _, end) = loaded(&disk.crash(Crash::Loses, 1));
+    assert_eq!((end, state.channels.len()), (End::Good, 1));
+    assert_eq!(state.touched[&(0, BucketNumber::of(0))].writes.len(), 160_000);
+}
+
+/// The cut was not durable, and a power cut brought back what stood behind the new entries: of the same size, and whole.
+#[test]
+fn what_was_cut_off_does_not_come_back_behind_new_entries() {
+    let bucket = |key: u64| BucketNumber::of(key << 12);
+    let (disk, mut log) = on_sim_disk();
+    (1..600).for_each(|key| log.set("log", bucket(key), &entry(1)).unwrap());
+    log.sync().unwrap();
+    let path = Path::new("/data").join(FILE);
+    let file = disk.create(&path).unwrap();
+    // Torn in front of the others.
+    file.write_all_at(b"torn", 1000).unwrap();
+    file.sync().unwrap();
+    let (state, end, how) = loaded(&disk);
+    assert_eq!(how, End::Torn);
+    let known = state.channels[&0].buckets.len() as u64;
+    let mut log = Log::resume(Arc::new(disk.clone()), Path::new("/data"), &state, Some(end)).unwrap();
+    (1..1600).for_each(|key| log.set("log", bucket(10_000 + key), &entry(1)).unwrap());
+    for seed in 0..200 {
+        let state = loaded(&disk.crash(Crash::Any, seed)).0;
+        let old = state.channels[&0].buckets.keys().filter(|number| **number < bucket(10_000)).count() as u64;
+        assert_eq!(old, known, "{seed}");
+    }
+}
+
+#[test]
+fn a_number_that_leaves_none_for_others_is_no_channels() {
+    let mut bytes = super::entries::head().to_vec();
+    super::entries::Item::Channel { id: u32::MAX, name: b"log" }.write(&mut bytes);
+    let disk = SimDisk::new();
+    disk.create_dirs(Path::new("/data/another")).unwrap();
+    disk.create(&Path::new("/data").join(FILE)).unwrap().write_all_at(&bytes, 0).unwrap();
+    assert_eq!((loaded(&disk).1, loaded(&disk).2), (16, End::Torn));
+    let options = crate::recovery::OpenOptions::default();
+    let opened = crate::recovery::open(Arc::new(disk), Path::new("/data"), &options).unwrap();
+    assert_eq!(opened.catalogue.channel_count(), 1);
 }

@@ -1,7 +1,8 @@
 //! A disk in memory for tests: it forgets what was not synced, fills up, fails and loses power.
 //!
 //! Content of a file is durable after [`File::sync`](super::File::sync), names of a directory after
-//! [`Disk::sync_dir`]: strictly so, as POSIX has it and no more. A rename is whole or has not happened.
+//! [`Disk::sync_dir`]: strictly so, as POSIX has it and no more. A rename is whole or has not happened. What a sync that
+//! fails should have made durable is forgotten by a later one: the system takes it for written.
 
 mod crash;
 mod world;
@@ -23,7 +24,7 @@ pub enum Call {
     Create,
     /// [`Disk::create_dirs`].
     CreateDirs,
-    /// [`Disk::sync_dir`].
+    /// [`Disk::sync_dir`] and [`Disk::sync_all`].
     SyncDir,
     /// [`Disk::rename`].
     Rename,
@@ -75,9 +76,14 @@ impl SimDisk {
     }
 
     /// Lets all calls of one kind on one file fail, until [`Self::heal`]: [`Call::Open`] (also of [`Disk::create`]),
-    /// [`Call::Write`].
+    /// [`Call::Write`], [`Call::List`] ([`Disk::list`] alone).
     pub fn fail_file(&self, path: &Path, call: Call, kind: io::ErrorKind) {
         self.world().bad_files.push((path.to_owned(), call, kind));
+    }
+
+    /// Lets times of files and directories change every `calls` calls only.
+    pub fn set_clock(&self, calls: u64) {
+        self.world().tick_calls = calls;
     }
 
     /// Takes back all failures that were asked for.
@@ -160,6 +166,13 @@ impl Disk for SimDisk {
         world.sync_dir(path)
     }
 
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        world.call(Call::SyncDir)?;
+        world.find(path)?;
+        world.sync_all()
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.call(Call::Rename)?;
@@ -181,6 +194,7 @@ impl Disk for SimDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<Named>> {
         let mut world = self.world();
         world.call(Call::List)?;
+        world.call_file(path, Call::List)?;
         world.list(path)
     }
 
@@ -229,7 +243,12 @@ impl File for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut world = self.disk.world();
-        world.call(Call::Sync)?;
+        if let Err(error) = world.call(Call::Sync) {
+            if world.power != Some(0) {
+                world.forget(self.ino);
+            }
+            return Err(error);
+        }
         world.sync(self.ino)
     }
 }

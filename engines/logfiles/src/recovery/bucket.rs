@@ -99,6 +99,10 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, state: &mut State, report: &m
             Err(error) => {
                 report.problem(format!("{name}/{number}: {error}"));
                 trouble = Some(error.to_string());
+                if !same_boot {
+                    // The next start is in this boot, and must not take for made what nobody has proved.
+                    touched.writes.clear();
+                }
                 Found { entry: touched.base, durable: false }
             }
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::bucket::{BucketNumber, Slot};
 use crate::catalogue::Entry;
-use crate::catalogue::state::{ChannelState, Modified, State, first_of_slot, in_slot, modified};
+use crate::catalogue::state::{ChannelState, NEVER, State, first_of_slot, in_slot, modified};
 use crate::checkpoint;
 use crate::disk::{Disk, Named};
 
@@ -242,9 +242,6 @@ impl Directories<'_> {
         }
     }
 }
-
-/// The time of a directory that has to be read.
-const NEVER: Modified = (u64::MAX, 0);
 
 /// A bucket that is only known by its file.
 const fn found(length: u64) -> Entry {

@@ -70,7 +70,11 @@ fn next(
     window.fill(file, offset, head_len, length)?;
     let (size, records, bytes) = if format == Format::V2 {
         match BlockHeader::read(window.bytes(), offset) {
-            Ok(block) if block.size() as u64 <= left => (block.size(), u64::from(block.records), block.value_bytes()),
+            Ok(block)
+                if block.size() as u64 <= left && number.holds(block.keys.low) && number.holds(block.keys.high) =>
+            {
+                (block.size(), u64::from(block.records), block.value_bytes())
+            }
             _ => return Ok(None),
         }
     } else {

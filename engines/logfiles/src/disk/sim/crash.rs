@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::world::{Content, PAGE, World};
+use super::world::{Content, PAGE, SECTOR, World};
 
 /// What becomes of that which was not made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub enum Crash {
     Loses,
     /// All of it is there.
     Keeps,
-    /// Each page, length and change of names for itself is there or not, by the seed: a page that is not has what was
-    /// durable, or zeros.
+    /// Each page or sector, length and change of names for itself is there or not, by the seed: a page that is not has
+    /// what was durable, or zeros.
     Any,
 }
 
@@ -64,8 +64,14 @@ impl World {
                     content.resize(high, 0);
                     for page in std::mem::take(dirty) {
                         let (start, end) = (page * PAGE, ((page + 1) * PAGE).min(live.len()));
-                        if crash.keeps(&mut random) && start < end {
-                            content[start..end].copy_from_slice(&live[start..end]);
+                        // Now and then only a part of a page is written.
+                        let is_torn = crash == Crash::Any && random.random_range(0..4) == 0;
+                        let part = if is_torn { SECTOR } else { PAGE };
+                        for start in (start..end).step_by(part) {
+                            let end = end.min(start + part);
+                            if crash.keeps(&mut random) {
+                                content[start..end].copy_from_slice(&live[start..end]);
+                            }
                         }
                     }
                     content.truncate(length);

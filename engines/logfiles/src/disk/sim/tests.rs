@@ -116,6 +116,13 @@ fn calls_fail_as_asked_and_the_power_goes_in_the_middle_of_a_write() {
     disk.fail(Call::Sync, 1, 2, io::ErrorKind::TimedOut);
     let synced: Vec<_> = (0..4).map(|_| file.sync().is_ok()).collect();
     assert_eq!(synced, [true, false, false, true]);
+    // What a failed one has not made durable no later one does.
+    disk.sync_dir(Path::new("/")).unwrap();
+    file.write_all_at(b"abcd", 0).unwrap();
+    disk.fail(Call::Sync, 0, 1, io::ErrorKind::TimedOut);
+    assert!(file.sync().is_err() && file.sync().is_ok());
+    assert_eq!(disk.crash(Crash::Loses, 0).files()[0].1, b"0123");
+    file.write_all_at(b"0123", 0).unwrap();
     disk.cut_after(2);
     file.sync().unwrap();
     assert!(file.write_all_at(b"4567", 4).is_err() && disk.is_cut());

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 use super::super::{Named, Stat};
 use super::Call;
 
-/// What is lost or kept as a whole.
+/// What is written at once.
 pub(super) const PAGE: usize = 4096;
+/// What is lost or kept as a whole.
+pub(super) const SECTOR: usize = 512;
 
 pub(super) type Ino = u64;
 const ROOT: Ino = 0;
@@ -21,6 +23,8 @@ pub(super) struct World {
     pub(super) pending: Vec<Renaming>,
     next: Ino,
     ticks: u64,
+    /// Calls between two ticks of the clock.
+    pub(super) tick_calls: u64,
     pub(super) free: Option<u64>,
     pub(super) faults: Vec<Fault>,
     pub(super) bad_files: Vec<(PathBuf, Call, io::ErrorKind)>,
@@ -79,6 +83,7 @@ impl Default for World {
             pending: Vec::new(),
             next: ROOT + 1,
             ticks: 0,
+            tick_calls: 1,
             free: None,
             faults: Vec::new(),
             bad_files: Vec::new(),
@@ -180,7 +185,7 @@ impl World {
 
     fn tick(&mut self) -> u64 {
         self.ticks += 1;
-        self.ticks
+        self.ticks - self.ticks % self.tick_calls.max(1)
     }
 
     fn change(&mut self, names: Vec<(Ino, String, Option<Ino>)>) {
@@ -380,6 +385,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What was written is taken for durable by the next sync, and is not.
+    pub(super) fn forget(&mut self, ino: Ino) {
+        if let Ok((.., dirty)) = self.file(ino) {
+            dirty.clear();
+        }
+    }
+
+    pub(super) fn sync_all(&mut self) -> io::Result<()> {
+        for op in std::mem::take(&mut self.pending) {
+            self.make_durable(op);
+        }
+        let inos: Vec<_> = self.nodes.keys().copied().collect();
+        inos.into_iter()
+            .filter(|ino| self.is_file(*ino).is_ok())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|ino| self.sync(ino))
     }
 
     pub(super) fn files(&self) -> Vec<(String, Vec<u8>)> {

@@ -210,6 +210,9 @@ impl Disk for Panicking {
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
+    fn sync_all(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
     fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -153,8 +153,10 @@ const fn channel_of(channel: u8) -> (&'static str, Format) {
     }
 }
 
-fn run(ops: &[Op]) {
+/// `clock`: calls from one tick of the disk's clock to the next.
+fn run(ops: &[Op], clock: u64) {
     let mut node = Node::open(SimDisk::new(), 1);
+    node.disk.set_clock(clock);
     let mut model = Model::default();
     let (mut next, mut seed) = (0, 0);
     for op in ops {
@@ -210,8 +212,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_catalogue_says_what_the_files_say(ops in prop::collection::vec(op(), 1..40)) {
-        run(&ops);
+    fn the_catalogue_says_what_the_files_say(ops in prop::collection::vec(op(), 1..40), clock in prop_oneof![Just(1), 1..200_u64]) {
+        run(&ops, clock);
     }
 }
 
@@ -223,6 +225,6 @@ fn an_interrupted_removal_does_not_come_undone_behind_the_next_start() {
     let begin = [put(0, 7), Op::PowerCut { crash: Crash::Keeps, seed: 0 }, put(0, 9), Op::Checkpoint, put(2, 7)];
     let removal = [Op::Within { changes: 8 }, Op::Sync, Op::Remove { channel: 2, bucket: 0 }];
     for seed in 0..50 {
-        run(&[&begin[..], &removal, &[Op::PowerCut { crash: Crash::Any, seed }]].concat());
+        run(&[&begin[..], &removal, &[Op::PowerCut { crash: Crash::Any, seed }]].concat(), 1);
     }
 }
