@@ -22,8 +22,23 @@ pub use search::{Page, Position, Query, search};
 pub struct Missing {
     /// Which.
     pub node: SocketAddrV4,
+    /// What is wrong with it.
+    pub trouble: Trouble,
     /// Why.
     pub why: String,
+}
+
+/// What is wrong with a node whose records are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not answer, or has broken off. It may be back soon.
+    Away,
+    /// It does not let this program in. That stays so until somebody mends it.
+    Refused,
+    /// It is another kind of node. That stays so, too.
+    NoNode,
+    /// It has answered, and could not read all.
+    Failed,
 }
 
 /// A part of a channel.

@@ -101,6 +101,12 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error").log(log)
     }
 
+    /// 502: what the answer is made from is set up wrongly, so that trying again does not help; `log` is not shown to the
+    /// client.
+    pub fn bad_gateway(what: impl Into<Cow<'static, str>>, log: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, what).log(log)
+    }
+
     /// 503: `what` cannot be used now; `log` is not shown to the client.
     pub fn unavailable(what: impl Into<Cow<'static, str>>, log: impl fmt::Display) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, what).log(log);

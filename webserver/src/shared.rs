@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use overstory_store::StoreError;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::error::ApiError;
 
@@ -59,5 +60,60 @@ impl Shared {
                 Err(ApiError::unavailable(what, format_args!("no answer within {:?}", self.deadline)))
             }
         }
+    }
+
+    /// As [`Self::run`], for what has no effect: it ends when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_while_wanted<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (wanted, unwanted) = oneshot::channel::<()>();
+        let call = async move {
+            tokio::select! {
+                done = call => Some(done),
+                // Nothing is sent: it is dropped with the one who waits.
+                _ = unwanted => None,
+            }
+        };
+        let done = self.run(what, call).await;
+        drop(wanted);
+        done?.ok_or_else(|| ApiError::internal("a call ended though it was wanted"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A search of the archive went on when its client had gone, while its turn was given to the next one: any number of
+    /// them could run at the same time.
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_ends() {
+        let shared = Shared::new(Handle::current(), Duration::from_secs(60));
+        let (held, begun) = (Arc::new(()), Arc::new(tokio::sync::Notify::new()));
+        let (turn, begins) = (Arc::clone(&held), Arc::clone(&begun));
+        let waiting = shared.run_while_wanted("late", async move {
+            let _turn = turn;
+            begins.notify_one();
+            std::future::pending::<()>().await;
+        });
+        tokio::select! {
+            _ = waiting => panic!("it has no end"),
+            () = begun.notified() => {}
+        }
+        let ended = async {
+            while Arc::strong_count(&held) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+        assert_eq!(shared.run_while_wanted("late", async { 7 }).await.unwrap(), 7);
     }
 }

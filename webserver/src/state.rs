@@ -7,7 +7,7 @@ use overstory_runtime::Shutdown;
 use overstory_runtime::admin::Ready;
 use overstory_store::{Accounts, Alarms, EngineRuns, Entities, Metrics as MetricStore, PageRequest};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::archive::ArchiveNow;
 use crate::auth::Authenticator;
@@ -84,7 +84,7 @@ pub struct AppState {
     /// Turns to read bodies of events.
     pub event_bodies: Semaphore,
     long_lists: Semaphore,
-    searches: Semaphore,
+    searches: Arc<Semaphore>,
     /// What has to be in place to serve requests.
     pub ready: Ready,
     /// The wish to stop.
@@ -116,18 +116,19 @@ impl AppState {
             health: HealthCache::default(),
             event_bodies,
             long_lists,
-            searches: Semaphore::new(SEARCHES),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
             ready,
             shutdown,
         })
     }
 
-    /// Waits for the turn to search the archive.
+    /// Waits for the turn to search the archive. It is held by the search, which may be there longer than who asked for it.
     ///
     /// # Errors
     /// 503 when too many are searching.
-    pub(crate) async fn turn_to_search(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        match tokio::time::timeout(self.settings.answer_timeout, self.searches.acquire()).await {
+    pub(crate) async fn turn_to_search(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let turn = Arc::clone(&self.searches).acquire_owned();
+        match tokio::time::timeout(self.settings.answer_timeout, turn).await {
             Ok(turn) => turn.map_err(ApiError::internal),
             Err(_) => Err(ApiError::unavailable("Too many searches at a time", "no turn to search the archive")),
         }

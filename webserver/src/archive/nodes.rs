@@ -11,7 +11,7 @@ use overstory_client::{ClientConfig, DlsClient, Error, GroupFiles, Identity, Reg
 use overstory_runtime::Home;
 use tokio::time::Instant;
 
-use super::{Each, EventArchive, Missing, Part};
+use super::{Each, EventArchive, Missing, Part, Trouble};
 use crate::config::ArchiveSettings;
 
 /// A node that cannot be reached for so long is away; one that broke off is waited for as long.
@@ -98,15 +98,12 @@ impl ArchiveNodes {
 impl EventArchive for ArchiveNodes {
     async fn away(&self) -> Vec<Missing> {
         let answers = futures_util::future::join_all(self.clients.iter().map(|(_, client)| client.ready())).await;
-        let away = answers.into_iter().flatten().filter_map(|(node, answer)| {
-            let error = answer.err()?;
-            Some(Missing { node, why: error.to_string() })
-        });
+        let away = answers.into_iter().flatten().filter_map(|(node, answer)| Some(missing(node, &answer.err()?)));
         away.collect()
     }
 
     async fn read(&self, part: Part<'_>, without: &[SocketAddrV4], each: Each<'_>) -> Vec<Missing> {
-        let mut missing = Vec::new();
+        let mut failed = Vec::new();
         let mut streams = Vec::new();
         for (node, client) in &self.clients {
             let node = *node;
@@ -119,18 +116,34 @@ impl EventArchive for ArchiveNodes {
                     let batch = records.next().await?;
                     Some(((node, batch), records))
                 }))),
-                Err(error) => missing.push(Missing { node, why: error.to_string() }),
+                Err(error) => failed.push(missing(node, &error)),
             }
         }
         let mut batches = stream::select_all(streams);
         while let Some((node, batch)) = batches.next().await {
             match batch {
                 Ok(batch) => batch.records().for_each(|(second, record)| each(second, record)),
-                Err(error) => missing.push(Missing { node, why: error.to_string() }),
+                Err(error) => failed.push(missing(node, &error)),
             }
         }
-        missing
+        failed
     }
+}
+
+/// What an error says about the one node that was asked.
+fn missing(node: SocketAddrV4, error: &Error) -> Missing {
+    let error = match error {
+        Error::Incomplete { missing } => missing.first().map_or(error, |(_, cause)| cause),
+        Error::Away { cause: Some(cause), .. } => cause.as_ref(),
+        error => error,
+    };
+    let trouble = match error {
+        Error::Rejected { .. } | Error::NotPermitted { .. } => Trouble::Refused,
+        Error::Unsupported { .. } => Trouble::NoNode,
+        Error::LeftOut { .. } | Error::Node { .. } | Error::Protocol { .. } => Trouble::Failed,
+        _ => Trouble::Away,
+    };
+    Missing { node, trouble, why: error.to_string() }
 }
 
 #[cfg(test)]
@@ -165,5 +178,24 @@ mod tests {
         fs::remove_file(&file).unwrap();
         later();
         assert_eq!(archive.now().err().unwrap(), reason);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_node_is_told_apart() {
+        let node = "127.0.0.1:1".parse().unwrap();
+        let rejected = || Error::Rejected { node, name: "me".to_owned() };
+        for (error, trouble) in [
+            (rejected(), Trouble::Refused),
+            (Error::Away { node, cause: Some(Arc::new(rejected())) }, Trouble::Refused),
+            (Error::Incomplete { missing: [(node, rejected())].into() }, Trouble::Refused),
+            (Error::Unsupported { node, request: "GetRange" }, Trouble::NoNode),
+            // A node that hangs looks like that.
+            (Error::OtherProtocol { node, expected: "neo" }, Trouble::Away),
+            (Error::LeftOut { node }, Trouble::Failed),
+            (Error::Away { node, cause: None }, Trouble::Away),
+            (Error::Timeout { node, after: AWAY_AFTER }, Trouble::Away),
+        ] {
+            assert_eq!(missing(node, &error).trouble, trouble, "{error}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::archive::search::{Found, SearchError};
-use crate::archive::{Filters, Missing, Page, Position, Query, search};
+use crate::archive::{Filters, Missing, Page, Position, Query, Trouble, search};
 use crate::error::ApiError;
 use crate::openapi::{ErrorBody, FieldErrors};
 use crate::query::Parameters;
@@ -111,6 +111,7 @@ pub struct EventsListing {
         (status = 400, description = "Parameters are wrong", body = FieldErrors),
         (status = 401, description = "No or wrong credentials", body = ErrorBody),
         (status = 403, description = "api_entity is missing", body = ErrorBody),
+        (status = 502, description = "A node refuses the web server's key, or is none: the sentence says which", body = ErrorBody),
         (status = 503, description = "There is no archive, or a node does not answer: the sentence says which", body = ErrorBody)))]
 pub(super) async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let mut parameters = Parameters::new(request.query_string())?;
@@ -120,11 +121,14 @@ pub(super) async fn list(request: HttpRequest, state: web::Data<AppState>) -> Re
         let what = "There is no archive of events: [archive] in etc/webserver.conf is not enabled";
         return Err(ApiError::unavailable(what, "no archive"));
     };
-    let _turn = state.turn_to_search().await?;
+    let turn = state.turn_to_search().await?;
     let limit = query.limit;
     let time = search_time(state.settings.answer_timeout);
-    let page = async move { Ok(search(archive()?.as_ref(), &query, time).await) };
-    let page = state.shared.run("The archive does not answer in time", page).await?;
+    let page = async move {
+        let _turn = turn;
+        Ok(search(archive()?.as_ref(), &query, time).await)
+    };
+    let page = state.shared.run_while_wanted("The archive does not answer in time", page).await?;
     let page =
         page.map_err(|reason: String| ApiError::unavailable(format!("The archive has no nodes: {reason}"), reason))?;
     let page = page.map_err(refused)?;
@@ -180,14 +184,26 @@ fn refused(error: SearchError) -> ApiError {
             "the first window was not read in time",
         ),
         SearchError::Missing(missing) => {
-            let names: Vec<_> = missing.iter().map(|missing| missing.node.to_string()).collect();
+            let each: Vec<_> = missing.iter().map(trouble).collect();
             let why: Vec<_> = missing.iter().map(|missing| missing.why.as_str()).collect();
-            let what = format!(
-                "The archive is not complete, its nodes do not answer: {}; partial=true shows what the others have",
-                names.join(", ")
-            );
+            let what =
+                format!("The archive is not complete: {}; partial=true shows what the others have", each.join(", "));
+            let stays = |missing: &Missing| matches!(missing.trouble, Trouble::Refused | Trouble::NoNode);
+            if missing.iter().any(stays) {
+                return ApiError::bad_gateway(what, why.join("; "));
+            }
             ApiError::unavailable(what, why.join("; "))
         }
+    }
+}
+
+/// What is wrong with a node, for the client.
+fn trouble(Missing { node, trouble, .. }: &Missing) -> String {
+    match trouble {
+        Trouble::Away => format!("{node} does not answer"),
+        Trouble::Refused => format!("{node} refuses the name and key that [archive] of etc/webserver.conf names"),
+        Trouble::NoNode => format!("{node} is no logfiles node"),
+        Trouble::Failed => format!("{node} could not read all of its records"),
     }
 }
 

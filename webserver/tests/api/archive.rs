@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use overstory_model::archive::{Archived, Message, channel};
-use overstory_webserver::archive::{Each, EventArchive, Missing, Part};
+use overstory_webserver::archive::{Each, EventArchive, Missing, Part, Trouble};
 use serde_json::{Value, json};
 
 use crate::support::{NOW, PASSWORD, Server, basic, start, start_with_archive};
@@ -159,9 +159,10 @@ async fn what_is_wrong_is_named_and_what_is_missing_too() {
 
     archive.check(NOW, "host1", None, "a");
     let node = "127.0.0.1:23100".parse().unwrap();
-    archive.away.lock().unwrap().push(Missing { node, why: "not connected".to_owned() });
+    let away = Missing { node, trouble: Trouble::Away, why: "not connected".to_owned() };
+    archive.away.lock().unwrap().push(away.clone());
     let answer = server.get("/api/v4/events").await;
-    let error = json!({"error": "The archive is not complete, its nodes do not answer: 127.0.0.1:23100; \
+    let error = json!({"error": "The archive is not complete: 127.0.0.1:23100 does not answer; \
         partial=true shows what the others have"});
     assert_eq!(answer.headers["retry-after"], "5");
     assert_eq!(answer.pair(), (503, error));
@@ -182,4 +183,21 @@ async fn without_an_archive_that_is_said() {
     let error = json!({"error": "The archive has no nodes: cannot read etc/nodes/logfiles.nodes: no such file"});
     assert_eq!(server.get("/api/v4/events").await.pair(), (503, error));
     assert_eq!(server.get("/api/v4/app-info").await.status, 200, "everything else is served");
+}
+
+/// It said that the node did not answer and to try again, while the node had refused the key, and would do so for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_the_key_does_answer_and_trying_again_does_not_help() {
+    let (archive, server) = archived().await;
+    let missing = |port, trouble| Missing {
+        node: std::net::SocketAddrV4::new([127, 0, 0, 1].into(), port),
+        trouble,
+        why: "why".to_owned(),
+    };
+    *archive.away.lock().unwrap() = vec![missing(1, Trouble::Away), missing(2, Trouble::Refused)];
+    let answer = server.get("/api/v4/events").await;
+    assert!(!answer.headers.contains_key("retry-after"));
+    let error = json!({"error": "The archive is not complete: 127.0.0.1:1 does not answer, 127.0.0.1:2 refuses the name \
+        and key that [archive] of etc/webserver.conf names; partial=true shows what the others have"});
+    assert_eq!(answer.pair(), (502, error));
 }

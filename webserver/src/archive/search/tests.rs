@@ -7,7 +7,7 @@ use overstory_model::archive::Message;
 use proptest::prelude::*;
 
 use super::*;
-use crate::archive::Each;
+use crate::archive::{Each, Trouble};
 
 const DAY: i64 = 1_795_219_200;
 const TIME: Duration = Duration::from_secs(30);
@@ -21,6 +21,8 @@ struct FakeArchive {
     broken: Mutex<Vec<Missing>>,
     /// From this second on reading takes for ever.
     stuck_from: Mutex<Option<i64>>,
+    /// What ends before this second takes for ever.
+    stuck_below: Mutex<Option<i64>>,
     reads: Mutex<Vec<(i64, i64)>>,
 }
 
@@ -33,7 +35,7 @@ impl EventArchive for FakeArchive {
     async fn read(&self, part: Part<'_>, without: &[SocketAddrV4], each: Each<'_>) -> Vec<Missing> {
         self.reads.lock().unwrap().push((part.low, part.high));
         let stuck = self.stuck_from.lock().unwrap().is_some_and(|from| part.high >= from);
-        if stuck {
+        if stuck || self.stuck_below.lock().unwrap().is_some_and(|below| part.high < below) {
             std::future::pending::<()>().await;
         }
         for (channel, second, record) in self.records.lock().unwrap().iter() {
@@ -50,7 +52,7 @@ impl EventArchive for FakeArchive {
 }
 
 fn missing() -> Missing {
-    Missing { node: "127.0.0.1:23100".parse().unwrap(), why: "not connected".to_owned() }
+    Missing { node: "127.0.0.1:23100".parse().unwrap(), trouble: Trouble::Away, why: "not connected".to_owned() }
 }
 
 struct Put {
@@ -167,6 +169,84 @@ async fn a_message_that_was_archived_twice_is_told_once_wherever_the_page_ends()
         let told = all(&archive, query(DAY, DAY + 10, limit), |_| ()).await;
         assert_eq!(told, ["0", "1", "2", "2"], "{limit}: two that nobody named and that came anew are two");
     }
+}
+
+/// A record of the message `name` without a time of its own, filed at its arrival.
+fn timeless(archive: &FakeArchive, second: i64, name: Option<&str>, redelivered: bool, output: &str) {
+    let body = format!(r#"{{"connector":"a","connector_name":"b","component":"host1","output":"{output}"}}"#);
+    let headers = std::collections::BTreeMap::new();
+    let message = Message {
+        body: body.as_bytes(),
+        routing_key: "k",
+        message_id: name,
+        content_type: None,
+        headers: &headers,
+        redelivered,
+        received: second * 1_000_000,
+    };
+    let (at, archived) = Archived::of(&message, 366 * 86_400);
+    assert_eq!(at.0, second);
+    archive.records.lock().unwrap().push((channel(at), second, archived.encode()));
+}
+
+/// Copies of an event without a timestamp are filed under different seconds, so they could be on two pages, and each page
+/// told its one.
+#[tokio::test]
+async fn copies_under_different_seconds_are_told_once_wherever_the_page_ends() {
+    let archive = FakeArchive::default();
+    let middle = DAY + 86_390;
+    timeless(&archive, middle, Some("a"), false, "0");
+    timeless(&archive, middle + 1, None, false, "1");
+    timeless(&archive, middle + 5, Some("a"), true, "0");
+    // Over the end of the day.
+    timeless(&archive, middle + 3_000, None, true, "1");
+    timeless(&archive, middle + 3_001, Some("b"), false, "2");
+    timeless(&archive, middle + 3_030, Some("b"), false, "2");
+    // Too far away to be the same, whatever page it is on.
+    timeless(&archive, middle + 3_100, Some("b"), false, "2 again");
+    timeless(&archive, middle + 6_000, None, true, "1");
+    timeless(&archive, middle + 6_010, None, false, "1");
+    timeless(&archive, middle + 9_999, None, true, "1");
+    timeless(&archive, middle + 20_000, None, true, "1");
+    for limit in 1..12 {
+        let told = all(&archive, query(DAY, DAY + 2 * 86_400, limit), |_| ()).await;
+        assert_eq!(told, ["0", "1", "2", "2 again", "1", "1", "1"], "{limit}");
+    }
+    let told = all(&archive, query(middle + 2, DAY + 2 * 86_400, 1), |_| ()).await;
+    assert_eq!(told[..2], ["0", "1"], "the first ones that are asked for are told");
+}
+
+#[tokio::test]
+async fn what_was_not_looked_for_in_time_is_left_for_the_next_page() {
+    let archive = FakeArchive::default();
+    timeless(&archive, DAY, Some("a"), false, "a");
+    (0..4).for_each(|number| archive.put(&put(DAY + number, number + 1)));
+    timeless(&archive, DAY + 3, Some("a"), true, "a");
+    let mut query = query(DAY, DAY + 100, 3);
+    let page = search(&archive, &query, TIME).await.unwrap();
+    assert_eq!(outputs(&page), ["a", "1", "2"]);
+    query.after = page.next;
+    *archive.stuck_below.lock().unwrap() = Some(DAY + 3);
+    let short = Duration::from_millis(200);
+    let page = search(&archive, &query, short).await.unwrap();
+    assert_eq!(outputs(&page), ["3"], "whether the next one repeats another is not known");
+    query.after = page.next;
+    assert_eq!(search(&archive, &query, short).await.unwrap_err(), SearchError::TooSlow);
+    *archive.stuck_below.lock().unwrap() = None;
+    let page = search(&archive, &query, short).await.unwrap();
+    assert_eq!((outputs(&page), page.next), (vec!["4".to_owned()], None));
+}
+
+/// The first window of a page is 64 s wide: a page that begins where more lies in it than can be read in time had to be
+/// asked for in vain for ever.
+#[tokio::test]
+async fn a_first_window_that_takes_too_long_is_tried_narrower() {
+    let archive = FakeArchive::default();
+    (0..64).for_each(|number| archive.put(&put(DAY + number, number)));
+    *archive.stuck_from.lock().unwrap() = Some(DAY + 10);
+    let page = search(&archive, &query(DAY, DAY + 86_400, 100), Duration::from_secs(1)).await.unwrap();
+    assert_eq!(outputs(&page)[..4], ["0", "1", "2", "3"]);
+    assert!(page.next.unwrap().second > DAY);
 }
 
 #[tokio::test]
