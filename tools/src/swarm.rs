@@ -242,11 +242,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
     };
     let done = match cli.system {
-        System::Dht(dht) => configure(&dht.nodes, "dht", dht.nodes.legacy)
+        System::Dht(dht) => configure(&dht.nodes, "dht", dht.nodes.legacy, None)
             .map(|config| program::block_on(commands::run(config, &dht.command))),
-        System::Dmq(dmq) => configure(&dmq.nodes, &dmq.group, dmq.legacy())
+        System::Dmq(dmq) => configure(&dmq.nodes, &dmq.group, dmq.legacy(), None)
             .map(|config| program::block_on(dmq::run(config, &dmq.command))),
-        System::Logfiles(logs) => configure(&logs.nodes, &logs.group, logs.legacy())
+        System::Logfiles(logs) => configure(&logs.nodes, &logs.group, logs.legacy(), logs.only_legacy())
             .map(|config| program::block_on(logfiles::run(config, &logs.command))),
     };
     let (error, code) = match done {
@@ -281,8 +281,16 @@ fn wrong_usage(error: &anyhow::Error) -> bool {
     error.is::<input::BadInput>() || asked.is_some_and(wrong)
 }
 
-/// What the flags say of nodes and protocol; without nodes those of a group of this installation.
-fn configure(given: &Nodes, group: &str, legacy: bool) -> anyhow::Result<ClientConfig> {
+/// What the flags say of nodes and protocol; without nodes those of a group of this installation. `only_legacy` is a command
+/// that neo does not have.
+fn configure(given: &Nodes, group: &str, legacy: bool, only_legacy: Option<&str>) -> anyhow::Result<ClientConfig> {
+    if let Some(command) = only_legacy.filter(|_| !legacy) {
+        bail!(
+            "only the legacy protocol has {command}: give --legacy and the nodes' legacy ports, without --credentials; a \
+             node that listens for neo alone cannot be asked (etc/nodes/{group}.legacy.nodes has those of this \
+             installation)"
+        );
+    }
     let mut nodes = Registry::new();
     if let Some(file) = &given.nodes {
         nodes.add_file(file)?;
@@ -298,7 +306,8 @@ fn configure(given: &Nodes, group: &str, legacy: bool) -> anyhow::Result<ClientC
         nodes.add_file(&ours)?;
     }
     if nodes.is_empty() {
-        bail!("no nodes: give --nodes FILE or --node IP:PORT ({} is not there)", ours.display());
+        let why = only_legacy.map(|command| format!("; only the legacy protocol has {command}")).unwrap_or_default();
+        bail!("no nodes: give --nodes FILE or --node IP:PORT ({} is not there{why})", ours.display());
     }
     let key_file = home.config_file(&format!("secrets/{group}.credentials"));
     let credentials = given.credentials.clone().or_else(|| (installed && !legacy).then_some(key_file));

@@ -105,6 +105,9 @@ async fn remove(command: &Command, home: &Home, services: &Services, out: &mut i
     writeln!(out, "{} is removed", place.service())?;
     if let Some(to) = kept {
         writeln!(out, "  its data is in {}", to.display())?;
+        if *kind == LOGFILES && home.config_file(&format!("nodes/{group}.nodes")).exists() {
+            writeln!(out, "  the other nodes of the group {group} do not have these records: see docs/OPERATIONS.md")?;
+        }
     }
     if let Err(error) = farewell::say(home, &names).await {
         writeln!(out, "warning: the platform could not be told and goes on showing it: {error:#}")?;

@@ -148,10 +148,14 @@ pub(super) struct Tail {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     number: u32,
-    /// Go on with those that come, until interrupted. A record that comes more than 2 seconds of its time later than a
-    /// newer one at the same node is not seen
+    /// Go on with those that come, until interrupted. Not seen: a record whose time lies further back than --lookback
+    /// behind the newest one of its node. So a record whose time is far ahead hides those that come after it
     #[arg(short, long)]
     follow: bool,
+    /// With -f: how far behind the newest record of a node others may come late, such as 10s, 5m, 1h, 2d. So much is read
+    /// again at each look
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = time::duration)]
+    lookback: i64,
     /// Seconds between two looks
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = interval)]
     interval: f64,
@@ -216,10 +220,18 @@ impl Logfiles {
     /// Whether legacy is spoken: because it is asked for, or because nothing else has the request and nobody said what
     /// the nodes speak.
     pub(super) fn legacy(&self) -> bool {
-        self.nodes.legacy_for(matches!(
-            self.command,
-            Command::Channels | Command::Size { .. } | Command::Remove { .. } | Command::Stats
-        ))
+        self.nodes.legacy_for(self.only_legacy().is_some())
+    }
+
+    /// The command, if nothing but legacy has it.
+    pub(super) const fn only_legacy(&self) -> Option<&'static str> {
+        match self.command {
+            Command::Channels => Some("channels"),
+            Command::Size { .. } => Some("size"),
+            Command::Remove { .. } => Some("remove"),
+            Command::Stats => Some("stats"),
+            _ => None,
+        }
     }
 }
 

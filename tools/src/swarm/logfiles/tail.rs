@@ -22,8 +22,6 @@ use super::{Tail, write};
 use crate::swarm::commands::Out;
 use crate::swarm::{FAILED, NOT_FOUND, USAGE};
 
-/// Seconds of a channel's time that each look begins before the newest record.
-const OVERLAP: i64 = 2;
 /// Timestamps whose records are counted, per node.
 const COUNTED: usize = 1 << 20;
 /// Bytes of records that are sorted before they are printed.
@@ -134,6 +132,8 @@ struct Node {
     channel: String,
     filter: Filter,
     seen: Seen,
+    /// What a second of the channel's time is.
+    second: i64,
     /// So much of the channel's time is looked at again.
     overlap: i64,
     away: bool,
@@ -183,9 +183,11 @@ impl Node {
         let mut nodes = Registry::new();
         nodes.add(address)?;
         let client = DlsClient::start(ClientConfig { nodes, ..config.clone() })?;
-        let overlap = OVERLAP.saturating_mul(tail.unit.unit.per_second());
+        let second = tail.unit.unit.per_second();
+        let overlap = if tail.follow { tail.lookback.saturating_mul(second) } else { 0 };
         let (channel, filter) = (tail.channel.clone(), tail.matching.filter());
-        Ok(Self { address, client, channel, filter, seen: Seen::default(), overlap, away: false, short: false })
+        let seen = Seen::default();
+        Ok(Self { address, client, channel, filter, seen, second, overlap, away: false, short: false })
     }
 
     /// The last records, `number` of them at most, in order; from here on it is followed.
@@ -193,7 +195,8 @@ impl Node {
         // If it cannot be asked now, what has come since then is news.
         self.seen.low = now;
         let low = self.search(number, now).await?;
-        self.seen.low = low.min(now);
+        // What may come late is told from what has been there.
+        self.seen.low = low.min(now).saturating_sub(self.overlap);
         let mut newest = BinaryHeap::new();
         let mut order = 0u64;
         let look = self.look(|timestamp, value| {
@@ -218,7 +221,7 @@ impl Node {
         if missing == 0 {
             return Ok(i64::MAX);
         }
-        let (mut low, mut reach) = (now.saturating_add(1), self.overlap / OVERLAP * REACH);
+        let (mut low, mut reach) = (now.saturating_add(1), self.second.saturating_mul(REACH));
         let mut floor = loop {
             match self.count(low, top, missing).await? {
                 found if found >= missing => break low,

@@ -99,6 +99,14 @@ impl FromStr for Time {
     }
 }
 
+/// Reads a duration, `90s`, `5m`, `1h`, `7d`, `2w`; in seconds.
+pub(super) fn duration(text: &str) -> Result<i64, String> {
+    match from_now(&format!("+{text}")) {
+        Some(Time::FromNow(seconds)) => Ok(seconds),
+        _ => Err("no duration such as 10s, 5m, 1h, 2d, 1w".to_owned()),
+    }
+}
+
 /// Reads `-90s`, `-5m`, `-1h`, `-7d`, `-2w`; with a plus, what is to come.
 fn from_now(text: &str) -> Option<Time> {
     let (sign, rest) = match text.strip_prefix('-') {
