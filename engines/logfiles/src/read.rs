@@ -37,14 +37,18 @@ pub use view::{After, AsOf, BucketView, Tail, Views};
 
 /// Views that are fetched at a time.
 const PORTION: usize = 64;
+/// The same, until it is known whether they have records that are only in memory.
+const PART: usize = 8;
+/// Bytes of such records, copied for the request, from which on no more views are fetched at a time.
+const TAILS: usize = 256 << 10;
 
 /// How requests are read.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadsOptions {
     /// Threads, 1 or more.
     pub threads: usize,
-    /// Bytes of batches that are ready and of windows of requests that wait, for all requests. Above, a request makes a
-    /// batch only when its client asks for it.
+    /// Bytes of batches that are ready, and of windows and of copies of write buffers of requests that wait, for all
+    /// requests. Above, a request makes a batch only when its client asks for it.
     pub ready_bytes: usize,
     /// Files that requests keep open while they wait.
     pub open_files: usize,
@@ -145,7 +149,7 @@ impl Reads {
 pub struct Usage {
     /// Requests that are being answered.
     pub requests: usize,
-    /// Bytes of batches that are ready and of windows of requests that wait.
+    /// Bytes of batches that are ready, and of windows and copies of write buffers of requests that wait.
     pub ready_bytes: usize,
     /// Files that are open.
     pub files: usize,
@@ -177,8 +181,9 @@ pub struct Scan {
 impl Scan {
     /// The next batch, if it is ready.
     pub fn poll(&mut self) -> Next {
+        let next = self.slot.poll(&self.pool);
         self.feed();
-        self.slot.poll(&self.pool)
+        next
     }
 
     /// How many records were left out because a match was given up at its limit; known at the end.
@@ -189,10 +194,16 @@ impl Scan {
 
     /// Hands over views where they are running short.
     fn feed(&mut self) {
-        let Some((after, round)) = self.slot.wants_views() else { return };
-        self.views.views(&self.channel, &self.ranges, after, PORTION, &mut self.fetched);
-        let last = self.fetched.last().map(|view| place(&self.ranges, view.number));
-        let all = self.fetched.len() < PORTION;
+        let Some((after, round)) = self.slot.wants_views(&self.pool) else { return };
+        let (mut last, mut all, mut tails) = (after, false, 0);
+        while !all && self.fetched.len() < PORTION && tails < TAILS {
+            let (had, most) = (self.fetched.len(), PORTION - self.fetched.len());
+            let most = if had > 0 && tails == 0 { most } else { most.min(PART) };
+            self.views.views(&self.channel, &self.ranges, last, most, &mut self.fetched);
+            all = self.fetched.len() < had + most;
+            last = self.fetched.last().map(|view| place(&self.ranges, view.number)).or(last);
+            tails += self.fetched.iter().skip(had).map(BucketView::tail_bytes).sum::<usize>();
+        }
         self.slot.give_views(&self.pool, round, &mut self.fetched, last, all);
     }
 }

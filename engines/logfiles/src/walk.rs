@@ -133,6 +133,15 @@ impl Walker {
         }
     }
 
+    /// The memory that it holds, a block of format 2, about.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        match &self.shape {
+            Shape::Plain | Shape::V1 => 0,
+            Shape::Blocks(blocks) => blocks.memory(),
+        }
+    }
+
     /// Where the next window begins in the file. It may be behind the end of the last one.
     #[must_use]
     pub const fn offset(&self) -> u64 {

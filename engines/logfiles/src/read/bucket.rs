@@ -33,8 +33,6 @@ pub(super) struct Reading {
     window: Vec<u8>,
     base: u64,
     filled: usize,
-    /// The walker keeps a block of format 2.
-    has_block: bool,
     /// The next of [`BucketView::tail`].
     tail: usize,
     /// The file is done with.
@@ -187,7 +185,6 @@ impl Reading {
             window,
             base: 0,
             filled,
-            has_block: false,
             tail: 0,
             in_tail: false,
             missing,
@@ -211,7 +208,6 @@ impl Reading {
         let passed = self.walker.offset().checked_sub(self.base).and_then(|passed| usize::try_from(passed).ok());
         let window = self.window.get(..self.filled).unwrap_or_default();
         let window = passed.and_then(|passed| window.get(passed..)).unwrap_or_default();
-        self.has_block = self.walker.format() == Format::V2;
         match self.walker.next(window, visit) {
             Step::Need(bytes) => {
                 self.fill(bytes)?;
@@ -306,15 +302,13 @@ impl Reading {
 
     /// What it keeps in memory, about.
     pub(super) fn memory(&self) -> usize {
-        let block = if self.has_block { v2::MAX_BLOCK } else { 0 };
-        self.window.capacity() + block
+        self.window.capacity() + self.walker.memory() + self.view.tail_bytes()
     }
 
     /// Gives back what can be read again.
     pub(super) fn slim(&mut self) {
         self.buffers.give(std::mem::take(&mut self.window));
         self.walker.slim();
-        self.has_block = false;
         (self.base, self.filled) = (self.walker.offset(), 0);
     }
 

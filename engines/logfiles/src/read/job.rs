@@ -182,16 +182,25 @@ impl Job {
         self.reading.is_some() || self.ahead.is_some()
     }
 
-    /// What it keeps in memory while it waits, about.
-    pub(super) fn memory(&self) -> usize {
-        self.reading.as_ref().map_or(0, |reading| reading.memory())
+    /// The last bucket of which it has taken the view.
+    pub(super) fn taken(&self) -> Option<After> {
+        let reading = self.reading.as_ref().map(|reading| &reading.view);
+        let view = self.ahead.as_ref().map(|ahead| &ahead.view).or(reading);
+        view.map(|view| place(&self.ranges, view.number)).or(self.done)
     }
 
-    /// Gives back the memory of what can be read again.
-    pub(super) fn slim(&mut self) {
+    /// What it keeps in memory while it waits, about.
+    pub(super) fn memory(&self) -> usize {
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.view.tail_bytes());
+        self.reading.as_ref().map_or(0, |reading| reading.memory()) + ahead
+    }
+
+    /// Gives back the memory of what can be read again; whether it forgot the view of the bucket that comes next.
+    pub(super) fn slim(&mut self) -> bool {
         if let Some(reading) = &mut self.reading {
             reading.slim();
         }
+        self.ahead.take_if(|ahead| ahead.view.tail_bytes() > 0).is_some()
     }
 
     /// Closes the file that can be opened again.

@@ -141,10 +141,12 @@ pub(super) struct Slot(Arc<Task>);
 pub(super) type Wanted = (Option<After>, u64);
 
 impl Slot {
-    /// Which views are wanted, if any.
-    pub(super) fn wants_views(&self) -> Option<Wanted> {
+    /// Which views are wanted, if any. They may have copies of write buffers: where memory is scarce they are for those
+    /// who wait.
+    pub(super) fn wants_views(&self, pool: &Pool) -> Option<Wanted> {
         let state = lock(&self.0.state);
         let wants = !state.all_views && state.views.len() <= FEW && !matches!(state.phase, Phase::Over);
+        let wants = wants && (state.waiting || !pool.shared.is_over_budget());
         wants.then_some((state.after, state.round))
     }
 
@@ -162,7 +164,9 @@ impl Slot {
             state.after = last.or(state.after);
             state.all_views = all;
             state.views.extend(views.drain(..));
-            pool.shared.resume(&self.0, &mut state, false);
+            pool.shared.count_parked(&mut state);
+            let asked = state.waiting;
+            pool.shared.resume(&self.0, &mut state, asked);
         }
         // Those of an earlier round are out of date.
         views.clear();
@@ -227,7 +231,7 @@ struct State {
     /// Counts how often views were thrown away.
     round: u64,
     ready: VecDeque<Batch>,
-    /// What the job keeps in memory while it is parked.
+    /// What the job keeps in memory while it is parked, with what the views have copied of write buffers.
     parked: usize,
     /// The client had asked in vain.
     waiting: bool,
@@ -261,6 +265,19 @@ pub(super) struct Shared {
 struct Queue {
     tasks: VecDeque<Arc<Task>>,
     over: bool,
+}
+
+impl State {
+    /// The bytes of the views' copies of write buffers.
+    fn tail_bytes(&self) -> usize {
+        self.views.iter().map(BucketView::tail_bytes).sum()
+    }
+
+    /// Has no views any more: those behind a bucket are to be fetched anew.
+    fn forget_views(&mut self, after: Option<After>) {
+        self.views.clear();
+        (self.after, self.all_views, self.round) = (after, false, self.round + 1);
+    }
 }
 
 impl Shared {
@@ -310,16 +327,30 @@ impl Shared {
         self.work.notify_one();
     }
 
-    fn park(&self, state: &mut State, mut job: Box<Job>) {
-        if self.held.load(Ordering::Relaxed) + job.memory() > self.options.ready_bytes {
-            job.slim();
+    /// Lets a job wait for its client.
+    fn park(&self, task: &Task, state: &mut State, mut job: Box<Job>) {
+        let memory = job.memory() + state.tail_bytes();
+        if self.held.load(Ordering::Relaxed) + memory > self.options.ready_bytes {
+            let missing = job.slim();
+            if missing || state.tail_bytes() > 0 {
+                state.forget_views(job.taken());
+                // It may be fetching those that are out of date just now.
+                self.wake(task);
+            }
         }
         if self.means.files.load(Ordering::Relaxed) > self.options.open_files {
             job.close();
         }
-        state.parked = job.memory();
-        self.held.fetch_add(state.parked, Ordering::Relaxed);
         state.phase = Phase::Parked(job);
+        self.count_parked(state);
+    }
+
+    /// Counts what a parked job and its views keep in memory.
+    fn count_parked(&self, state: &mut State) {
+        let Phase::Parked(job) = &state.phase else { return };
+        let now = job.memory() + state.tail_bytes();
+        self.held.fetch_add(now, Ordering::Relaxed);
+        self.held.fetch_sub(std::mem::replace(&mut state.parked, now), Ordering::Relaxed);
     }
 
     /// A job is over.
@@ -354,7 +385,7 @@ impl Shared {
             };
             if self.is_over_budget() && !(state.waiting && state.ready.is_empty()) {
                 // It became scarce while the job was in the queue; the client will ask.
-                self.park(&mut state, job);
+                self.park(&task, &mut state, job);
                 continue;
             }
             drop(state);
@@ -395,7 +426,7 @@ impl Shared {
                 if state.ready.len() < READY && !self.is_over_budget() {
                     self.enqueue(task, &mut state, job);
                 } else {
-                    self.park(&mut state, job);
+                    self.park(task, &mut state, job);
                 }
             }
             Outcome::Slice => {
@@ -410,13 +441,12 @@ impl Shared {
                 self.enqueue(task, &mut state, job);
             }
             Outcome::Views => {
-                self.park(&mut state, job);
+                self.park(task, &mut state, job);
                 wake = true;
             }
             Outcome::Rewind(done) => {
-                state.views.clear();
-                (state.after, state.all_views, state.round) = (done, false, state.round + 1);
-                self.park(&mut state, job);
+                state.forget_views(done);
+                self.park(task, &mut state, job);
                 wake = true;
             }
             Outcome::End => self.finish(task, &mut state, &job),

@@ -40,6 +40,11 @@ impl BucketView {
         self.dir.join(self.number.to_string())
     }
 
+    /// The bytes of what is in memory.
+    pub(crate) fn tail_bytes(&self) -> usize {
+        self.tail.iter().map(|tail| tail.bytes.len()).sum()
+    }
+
     /// Whether the file may be another one than the view is of; asked behind its opening.
     pub(crate) fn is_outdated(&self) -> bool {
         self.as_of.is_outdated(&self.channel, self.number)

@@ -7,6 +7,9 @@ use crate::bucket::{KeyRange, Ranges};
 use crate::format::v2::{BLOCK_HEADER, BlockHeader, Index, IndexHeader};
 use crate::record::{Framing, Head};
 
+/// What a decompressor takes of the memory.
+const DECOMPRESSOR: usize = 160 << 10;
+
 /// The block whose records are given, and what is known of the others.
 #[derive(Default)]
 pub(super) struct Blocks {
@@ -39,6 +42,11 @@ impl Blocks {
         let passed = entries.iter().take_while(|entry| entry.offset < offset || !meets(ranges, entry.keys)).count();
         self.entry += passed;
         entries.get(passed).map_or(end, |entry| entry.offset)
+    }
+
+    /// What it takes of the memory, about.
+    pub(super) fn memory(&self) -> usize {
+        self.content.capacity() + if self.zstd.is_some() { DECOMPRESSOR } else { 0 }
     }
 
     /// Gives up the content; where the block is in the file, if it is needed again.

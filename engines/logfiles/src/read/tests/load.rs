@@ -42,6 +42,87 @@ fn a_thousand_slow_clients_take_bounded_memory_and_files() {
     });
 }
 
+/// Views with copies of write buffers, as the storage makes them, of which it is counted how many are still there.
+struct Copies {
+    buckets: u64,
+    given: RefCell<Vec<std::sync::Weak<[u8]>>>,
+}
+
+impl Copies {
+    fn bytes(&self) -> usize {
+        self.given.borrow().iter().filter_map(std::sync::Weak::upgrade).map(|bytes| bytes.len()).sum()
+    }
+}
+
+impl Views for Copies {
+    fn views(&self, _: &str, _: &Ranges, after: Option<After>, max: usize, out: &mut Vec<BucketView>) {
+        let first = after.map_or(0, |(_, number)| u64::from(number) + 1);
+        for bucket in (first..self.buckets).take(max) {
+            let tail = tail_of(Framing::V1, &records((0..640).map(|n| bucket * 0x1000 + n), 85));
+            self.given.borrow_mut().push(Arc::downgrade(&tail.bytes));
+            let number = BucketNumber::of(bucket * 0x1000);
+            let (channel, dir, tail) = ("log".into(), Path::new(DIR).into(), vec![tail]);
+            out.push(BucketView { channel, dir, number, format: None, length: 0, tail, as_of: AsOf::default() });
+        }
+    }
+}
+
+#[test]
+fn clients_that_do_not_read_keep_no_write_buffers() {
+    let world = World::new();
+    let copies = Rc::new(Copies { buckets: 100, given: RefCell::default() });
+    let expected = records((0..100).flat_map(|bucket| (0..640).map(move |n| bucket * 0x1000 + n)), 85);
+    node(&world, SMALL, |node| async move {
+        let start = || {
+            let (waker, watch) = Waker::watched();
+            let views: Rc<dyn Views> = Rc::<Copies>::clone(&copies);
+            Client { scan: node.reads.start(views, all(Shape::Neo), waker), watch, shape: Shape::Neo }
+        };
+        let mut clients: Vec<_> = (0..50).map(|_| start()).collect();
+        let mut found = vec![0; clients.len()];
+        for (client, found) in clients.iter_mut().zip(&mut found) {
+            *found = client.next().await.unwrap().unwrap().len();
+        }
+        let begun = Instant::now();
+        // The limit, what each has of the bucket that it is in, and what two threads do just now.
+        while copies.bytes() > (1 << 20) + 50 * (64 << 10) + (2 << 20) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} bytes, {:?}", copies.bytes(), node.reads.usage());
+            tokio::task::yield_now().await;
+        }
+        // They are fetched again for those who go on.
+        for (client, found) in clients.into_iter().zip(found).take(5) {
+            assert!(client.rest().await.unwrap() == expected[found..]);
+        }
+        assert_eq!((node.reads.usage().ready_bytes, copies.bytes()), (0, 0));
+    });
+}
+
+#[test]
+fn large_records_of_blocks_are_counted() {
+    let world = World::new();
+    // They are small in the file, and take 2 MiB each where they are read.
+    for bucket in 1..5_u64 {
+        let mut bytes = Format::V2.header().to_vec();
+        for n in 0..4 {
+            let mut plain = Vec::new();
+            record::put(Framing::Plain, bucket * 0x1000 + n, &vec![b'x'; 2 << 20], &mut plain);
+            v2::encode_block(bytes.len() as u64, &plain, 3, &mut bytes).unwrap();
+        }
+        world.put_file(BucketNumber::of(bucket * 0x1000), &bytes);
+        world.know(BucketNumber::of(bucket * 0x1000), Some(Format::V2), bytes.len() as u64, &[]);
+    }
+    node(&world, ReadsOptions { ready_bytes: 64 << 20, ..SMALL }, |node| async move {
+        let mut client = node.start(all(Shape::Neo));
+        client.next().await.unwrap();
+        let begun = Instant::now();
+        // Two batches, and the block of the third.
+        while node.reads.usage().ready_bytes < 3 * (2 << 20) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", node.reads.usage());
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
 #[test]
 fn a_small_request_does_not_wait_for_large_ones() {
     let world = World::new();
