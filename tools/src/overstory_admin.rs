@@ -12,6 +12,7 @@ use overstory_runtime::{Home, program};
 use overstory_supervisor::privileges;
 
 mod add;
+mod credentials;
 mod dead;
 mod instance;
 mod key;
@@ -34,6 +35,9 @@ enum Command {
     /// Adds an instance of a node
     #[command(subcommand)]
     Add(add::Command),
+    /// The clients that running nodes know
+    #[command(subcommand)]
+    Credentials(credentials::Command),
     /// Messages that could not be worked on
     #[command(subcommand)]
     Dead(dead::Command),
@@ -79,6 +83,7 @@ fn execute(command: &Command, home: &Home) -> anyhow::Result<()> {
     privileges::become_owner(home.root()).with_context(|| format!("no installation at {}", home.root().display()))?;
     match command {
         Command::Add(command) => program::block_on(add::run(command, home, &mut io::stdout())),
+        Command::Credentials(command) => credentials::run(command, home, &mut io::stdout()),
         Command::List(args) => program::block_on(list::run(args, home, &mut io::stdout())),
         Command::Remove(command) => program::block_on(remove::run(command, home, &mut io::stdout())),
         Command::Dead(command) => dead::run(command, home, &mut io::stdout()),
