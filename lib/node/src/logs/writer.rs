@@ -263,9 +263,14 @@ impl Console {
             text.extend_from_slice(format!("\x1b[{}F\x1b[J", self.shown).as_bytes());
         }
         text.append(&mut self.out);
-        for line in &self.block {
-            text.extend_from_slice(line.as_bytes());
-            text.push(b'\n');
+        if !self.block.is_empty() {
+            // A line that the terminal wrapped would count as one and be two: it cuts them instead.
+            text.extend_from_slice(b"\x1b[?7l");
+            for line in &self.block {
+                text.extend_from_slice(line.as_bytes());
+                text.push(b'\n');
+            }
+            text.extend_from_slice(b"\x1b[?7h");
         }
         self.shown = self.block.len();
         self.is_stale = false;
