@@ -42,6 +42,11 @@ impl CredentialCommands {
         let path = self.path.clone();
         // The disk may take its time; the node's thread has none.
         let loaded = tokio::task::spawn_blocking(move || load(&path)).await.unwrap_or_else(|e| Err(e.to_string()));
+        // A file that was just emptied, by an editor or a full disk, is no wish to lock everybody out.
+        let some = |new: &Credentials| !new.is_empty() || self.credentials.borrow().is_empty();
+        let loaded = loaded.and_then(|new| {
+            if some(&new) { Ok(new) } else { Err(format!("{}: it names no client", self.path.display())) }
+        });
         match loaded {
             Ok(new) => {
                 tracing::info!(target: "node.control", clients = new.len(), "credentials updated");

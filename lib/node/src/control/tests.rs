@@ -55,6 +55,10 @@ async fn credentials_are_listed_and_updated_and_a_wrong_file_changes_nothing() {
         let answer = ask(&socket, "update-credentials\n").await;
         assert!(answer.starts_with("Error updating credentials: ") && answer.ends_with('\n'), "{answer}");
         assert!(answer.contains("line 1") && !answer.contains(":12"), "{answer}");
+        // Everybody was locked out by a file that was emptied by accident.
+        fs::write(&file, "\n").unwrap();
+        let answer = ask(&socket, "update-credentials\n").await;
+        assert!(answer.starts_with("Error updating credentials: ") && answer.contains("names no client"), "{answer}");
         assert_eq!(known.borrow().len(), 2);
         assert_eq!(ask(&socket, "list-credentials all\n").await, "Error: No command arguments expected\n");
         assert_eq!(ask(&socket, "nonsense\nlist-credentials x\n").await, {
