@@ -1,7 +1,7 @@
-//! Recorded conversations of swarm nodes, played against an engine in this process.
+//! Raw clients of swarm nodes, and recorded conversations that are played against an engine in this process.
 //!
-//! A [`Node`] is an engine behind real sockets, on a thread of its own; [`client`] has clients of both protocols that
-//! read and write bytes; a [`Replay`] plays the client's side of a [`Recording`] and compares what the node sends, byte
+//! [`client`] has clients of both protocols that read and write bytes, for nodes in this process and for others; a
+//! [`Node`] is an engine behind real sockets, on a thread of its own; a [`Replay`] plays the client's side of a [`Recording`] and compares what the node sends, byte
 //! for byte. What may differ in each protocol (order of an iteration, compression) its [`Protocol`] says; whatever
 //! differs on purpose is a [`Difference`], with the reason.
 //!
@@ -15,7 +15,7 @@ pub mod replay;
 
 use std::time::Duration;
 
-pub use client::{Connection, NeoClient, Request};
+pub use client::{Connection, NeoClient, Request, system_time};
 pub use node::{Host, Node};
 pub use recording::{Line, Record, Recording};
 pub use replay::{Difference, Ours, Protocol, Replay};
@@ -23,8 +23,8 @@ pub use replay::{Difference, Ours, Protocol, Replay};
 /// The time at which every test happens, Unix seconds: that of the recordings.
 pub const NOW: u64 = 1_795_240_300;
 
-/// Time that is waited for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Time that is waited for what has to come, on a machine that is busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

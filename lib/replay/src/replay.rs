@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use overstory_node::engine::Engine;
+use overstory_swarm::neo::frame::Kind;
 
 use crate::NOW;
 use crate::client::{Connection, frame, message, proof};
@@ -325,11 +326,11 @@ impl Peer {
     /// What the client sends in place of the recorded bytes: a proof is made for the nonce of this time.
     fn neo_bytes<P: Protocol>(&mut self, line: &Line) -> Vec<u8> {
         if line.bytes[0] == 2 && line.bytes.len() == 18 {
-            return frame(2, &NOW.to_le_bytes());
+            return frame(Kind::Authentication, &NOW.to_le_bytes());
         }
         if line.bytes[0] == 2 {
             let length = usize::from(line.bytes[10]);
-            return frame(2, &proof(std::str::from_utf8(&line.bytes[18..18 + length]).unwrap(), NOW, &self.nonce));
+            return proof(std::str::from_utf8(&line.bytes[18..18 + length]).unwrap(), NOW, &self.nonce);
         }
         if let Some((id, payload)) = neo_message(&line.bytes) {
             self.last_id = id;

@@ -4,3 +4,4 @@ pub mod broker;
 pub mod mongo;
 pub mod node;
 pub mod supervisord;
+pub mod trouble;

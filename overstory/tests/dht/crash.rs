@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::{logged, random, some_microseconds};
 
 use super::client::Legacy;
-use super::rig::{
-    Records, await_dump, generation, get_all, instance, logged, put_all, random, read_dump, records, some_microseconds,
-    unfinished,
-};
+use super::rig::{Records, await_dump, generation, get_all, instance, put_all, read_dump, records, unfinished};
 
 const CHANNELS: u64 = 60;
 const RECORDS: u64 = 40;

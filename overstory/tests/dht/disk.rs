@@ -1,40 +1,14 @@
 //! A full disk: a dump fails, is told, leaves the old file as it was, and works again when there is room.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use overstory_replay::{NeoClient, system_time};
 use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{ZERO_KEY, until};
+use overstory_testkit::trouble::{SmallDisk, logged};
 
-use super::client::{Legacy, Neo, now};
-use super::rig::{get_all, instance, logged, put_all, read_dump, records, unfinished};
-
-/// A small file system in memory; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one; this takes root, as the tests have in the pipeline.
-    fn mount(at: &Path, size: &str) -> Self {
-        fs::create_dir_all(at).unwrap();
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status();
-        assert!(status.unwrap().success(), "root mounts file systems");
-        Self(at.to_owned())
-    }
-
-    fn resize(&self, size: &str) {
-        let options = format!("remount,size={size}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a node of a test that failed may still be in it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
+use super::client::Legacy;
+use super::rig::{get_all, instance, put_all, read_dump, records, unfinished};
 
 #[test]
 fn a_full_disk_costs_no_complete_dump_and_is_told() {
@@ -86,14 +60,14 @@ fn a_full_disk_under_the_logs_stops_nobody() {
     put_all(&node, "c", &records(0..100, 0));
     // Refusals are lines of the log: far more of them than there is room for.
     for _ in 0..300 {
-        assert!(!Neo::greet(&node).authenticate(now() - 3600, "somebody-with-a-long-name", ZERO_KEY));
+        assert!(!NeoClient::greet(node.neo).authenticate(system_time() - 3600, "somebody-with-a-long-name", ZERO_KEY));
     }
     assert!(fs::metadata(node.path("log/root.log")).unwrap().len() <= 16_384);
     assert!(get_all(&node, "c") == records(0..100, 0), "the node serves on");
     assert!(node.is_ready());
     disk.resize("1m");
     until("it is logged again", || {
-        assert!(!Neo::greet(&node).authenticate(now() - 3600, "afterwards", ZERO_KEY));
+        assert!(!NeoClient::greet(node.neo).authenticate(system_time() - 3600, "afterwards", ZERO_KEY));
         node.log().contains("client 'afterwards'")
     });
     assert_eq!(process.stop(), Some(0));

@@ -5,9 +5,10 @@ use std::fs;
 
 use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::logged;
 
 use super::client::Legacy;
-use super::rig::{Records, dump_bytes, get_all, instance, logged, record_bytes, records};
+use super::rig::{Records, dump_bytes, get_all, instance, record_bytes, records};
 
 const RECORDS: u64 = 60;
 

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use overstory_replay::{Connection, NeoClient, system_time};
 use overstory_swarm::auth::{ClientKey, code};
 use overstory_swarm::batch::BatchBuilder;
 use overstory_swarm::key::Key;
@@ -13,9 +14,10 @@ use overstory_swarm::legacy::dht::Request as LegacyRequest;
 use overstory_swarm::neo::dht::{GetAll, Request as NeoRequest, UpdateStart};
 use overstory_swarm::neo::frame::{self, Kind};
 use overstory_testkit::node::{NodeInstance, NodeProcess, ZERO_KEY, until};
+use overstory_testkit::trouble::{logged, random};
 
-use super::client::{Connection, Legacy, Neo, now};
-use super::rig::{instance, logged, put_all, random, read_dump, records, value};
+use super::client::{Legacy, admin};
+use super::rig::{instance, put_all, read_dump, records, value};
 
 /// Lengths that no honest client sends.
 const LENGTHS: [u64; 4] = [1 << 63, u64::MAX, (1 << 63) + 8, 65 << 20];
@@ -23,7 +25,7 @@ const LENGTHS: [u64; 4] = [1 << 63, u64::MAX, (1 << 63) + 8, 65 << 20];
 /// A client that has done nothing wrong, of each protocol, and its node's memory.
 struct Witness {
     legacy: Legacy,
-    neo: Neo,
+    neo: NeoClient,
     asked: u64,
     before: u64,
     log: PathBuf,
@@ -40,7 +42,7 @@ impl Drop for Witness {
 impl Witness {
     fn of(node: &NodeInstance, process: &NodeProcess) -> Self {
         let mut witness =
-            Self { legacy: Legacy::to(node), neo: Neo::to(node), asked: 0, before: 0, log: node.path("log/root.log") };
+            Self { legacy: Legacy::to(node), neo: admin(node), asked: 0, before: 0, log: node.path("log/root.log") };
         witness.is_served();
         witness.before = process.pss_kib();
         witness
@@ -53,8 +55,8 @@ impl Witness {
         assert_eq!(self.legacy.put("witness", self.asked, &value), Status::Ok);
         let get = NeoRequest::Get { channel: b"witness", key: Key(self.asked) };
         self.neo.begin(self.asked, &get);
-        assert_eq!((self.neo.next(self.asked), self.neo.next(self.asked)), (vec![0xfd], vec![2]));
-        assert_eq!(self.neo.next(self.asked)[8..], value);
+        assert_eq!((self.neo.read(self.asked), self.neo.read(self.asked)), (vec![0xfd], vec![2]));
+        assert_eq!(self.neo.read(self.asked)[8..], value);
     }
 
     /// The node has taken no more than this since.
@@ -76,7 +78,7 @@ fn five_thousand_idle_connections_cost_little_and_those_above_the_limit_are_refu
     let process = node.start();
     let mut witness = Witness::of(&node, &process);
     // Not one of them says anything; some of them have said half of something.
-    let mut idle: Vec<Connection> = (0..4996).map(|_| Connection::to(node.legacy)).collect();
+    let mut idle: Vec<Connection> = (0..4996).map(|_| Connection::open(node.legacy)).collect();
     for (index, connection) in idle.iter_mut().enumerate().filter(|(index, _)| index % 10 == 0) {
         connection.send(&array(b"half a request")[..index % 13]);
     }
@@ -84,13 +86,13 @@ fn five_thousand_idle_connections_cost_little_and_those_above_the_limit_are_refu
     witness.is_served();
     witness.memory_is_bounded(&process, 32);
     // Two places are left: for strangers, who make room for each other and for clients.
-    let mut strangers: Vec<Connection> = (0..4).map(|_| Connection::to(node.neo)).collect();
+    let mut strangers: Vec<Connection> = (0..4).map(|_| Connection::open(node.neo)).collect();
     assert_eq!((strangers[0].until_closed(), strangers[1].until_closed()), (vec![], vec![]));
     let (mut one, mut two) = (Legacy::to(&node), Legacy::to(&node));
     assert_eq!((one.size(), two.size()), (2, 2));
     assert_eq!((strangers[2].until_closed(), strangers[3].until_closed()), (vec![], vec![]));
     for address in [node.legacy, node.neo] {
-        assert_eq!(Connection::to(address).until_closed(), b"", "there is no room");
+        assert_eq!(Connection::open(address).until_closed(), b"", "there is no room");
     }
     until("they are counted", || node.metric("overstory_node_refused_connections_total") >= Some(2.0));
     until("the limit is found to be near", || {
@@ -118,18 +120,18 @@ fn those_that_send_a_byte_at_a_time_hold_nobody_up() {
     NeoRequest::Put { channel: b"slow", key: Key(2), value: b"drop" }.encode(&mut put);
     frame::put(&mut message, Kind::Request, &put);
     let mut legacy: Vec<Legacy> = (0..30).map(|_| Legacy::to(&node)).collect();
-    let mut neo: Vec<Neo> = (0..30).map(|_| Neo::to(&node)).collect();
+    let mut neo: Vec<NeoClient> = (0..30).map(|_| admin(&node)).collect();
     for step in 0..request.len().max(message.len()) {
         if let Some(byte) = request.get(step..=step) {
-            legacy.iter_mut().for_each(|client| client.connection.send(byte));
+            legacy.iter_mut().for_each(|client| client.send(byte));
         }
         if let Some(byte) = message.get(step..=step) {
             neo.iter_mut().for_each(|client| client.connection.send(byte));
         }
         witness.is_served();
     }
-    legacy.iter_mut().for_each(|client| assert_eq!(client.status(), Status::Ok));
-    neo.iter_mut().for_each(|client| assert_eq!((client.next(77), client.next(77)), (vec![0xfd], vec![1])));
+    legacy.iter_mut().for_each(|client| assert_eq!(client.read_status(), Status::Ok));
+    neo.iter_mut().for_each(|client| assert_eq!((client.read(77), client.read(77)), (vec![0xfd], vec![1])));
     witness.memory_is_bounded(&process, 8);
     process.kill();
 }
@@ -153,9 +155,9 @@ fn lengths_without_measure_are_refused_on_the_legacy_port() {
     let mut witness = Witness::of(&node, &process);
     for (code, front) in legacy_requests_up_to_a_length() {
         for length in LENGTHS {
-            let mut connection = Connection::to(node.legacy);
+            let mut connection = Connection::open(node.legacy);
             connection.send(&[&code.to_le_bytes()[..], &front, &length.to_le_bytes()].concat());
-            connection.try_send(&[b'x'; 5000]);
+            connection.send_unwanted(&[b'x'; 5000]);
             // A Put is thrown away as it comes; all others are closed at once.
             let _ = connection.stream.shutdown(std::net::Shutdown::Write);
             assert_eq!(connection.until_closed(), b"", "request {code}, {length} bytes behind {}", front.len());
@@ -163,7 +165,7 @@ fn lengths_without_measure_are_refused_on_the_legacy_port() {
         witness.is_served();
     }
     for code in [0i32, 2, -1, 35, i32::MAX, i32::MIN] {
-        let mut connection = Connection::to(node.legacy);
+        let mut connection = Connection::open(node.legacy);
         connection.send(&code.to_le_bytes());
         assert_eq!(connection.until_closed(), b"", "code {code}");
     }
@@ -207,8 +209,8 @@ fn batches_that_lie_are_refused() {
     broken.push(batch(&[(b"no key of sixteen", b"x")]));
     for (index, payload) in broken.iter().enumerate() {
         let mut client = Legacy::to(&node);
-        client.send(&LegacyRequest::PutBatch { channel: b"batch", batch: payload });
-        assert_eq!(client.connection.until_closed(), b"", "batch {index}");
+        client.begin(&LegacyRequest::PutBatch { channel: b"batch", batch: payload });
+        assert_eq!(client.until_closed(), b"", "batch {index}");
         witness.is_served();
     }
     let mut client = Legacy::to(&node);
@@ -228,9 +230,9 @@ fn lengths_without_measure_are_refused_on_the_neo_port() {
     for length in LENGTHS.into_iter().chain([0, 7]) {
         for kind in [Kind::Request, Kind::Authentication] {
             for known in [false, true] {
-                let mut client = if known { Neo::to(&node) } else { Neo::greet(&node) };
+                let mut client = if known { admin(&node) } else { NeoClient::greet(node.neo) };
                 client.connection.send(&frame::header(kind, length));
-                client.connection.try_send(&[0; 500]);
+                client.connection.send_unwanted(&[0; 500]);
                 assert_eq!(client.connection.until_closed(), b"", "{kind:?} of {length} bytes, known: {known}");
             }
         }
@@ -242,13 +244,13 @@ fn lengths_without_measure_are_refused_on_the_neo_port() {
     let mut unknown = frame::header(Kind::Request, 20);
     (unknown[0], unknown[9]) = (unknown[0] ^ 7, unknown[9] ^ 7);
     for header in [header, unknown] {
-        let mut client = Neo::to(&node);
+        let mut client = admin(&node);
         client.connection.send(&header);
         assert_eq!(client.connection.until_closed(), b"");
     }
     for length in LENGTHS.into_iter().chain([93, 500]) {
-        let mut client = Neo::greet(&node);
-        client.nonce(now());
+        let mut client = NeoClient::greet(node.neo);
+        client.nonce(system_time());
         let body = [&length.to_le_bytes()[..], &[b'a'; 92]].concat();
         let mut message = Vec::new();
         frame::put(&mut message, Kind::Authentication, &body);
@@ -257,7 +259,7 @@ fn lengths_without_measure_are_refused_on_the_neo_port() {
         assert!(answer.is_empty() || answer.last() == Some(&0), "name of {length} bytes: {answer:?}");
     }
     // Within a request: its own error, and the connection is as good as before.
-    let mut client = Neo::to(&node);
+    let mut client = admin(&node);
     let mut id = 0;
     for (code, front, error) in [
         (2u8, vec![], 3u8),
@@ -275,13 +277,13 @@ fn lengths_without_measure_are_refused_on_the_neo_port() {
         for length in LENGTHS {
             id += 1;
             client.message(id, &[&[code, 0][..], &front, &length.to_le_bytes()].concat());
-            assert_eq!((client.next(id), client.next(id)), (vec![0xfd], vec![error]), "request {code}");
+            assert_eq!((client.read(id), client.read(id)), (vec![0xfd], vec![error]), "request {code}");
         }
     }
     for payload in [&[99u8, 0][..], &[2, 9]] {
         id += 1;
         client.message(id, payload);
-        assert!(client.next(id)[0] >= 0xfe);
+        assert!(client.read(id)[0] >= 0xfe);
     }
     assert_eq!(client.ask(id + 1, &NeoRequest::Put { channel: b"c", key: Key(1), value: b"x" }), [1]);
     witness.is_served();
@@ -318,7 +320,7 @@ fn channel_names_that_are_paths_or_endless_reach_no_file() {
         ] {
             assert_eq!(legacy.ask(&request), Status::BadChannelName, "{}", request.name());
         }
-        let mut neo = Neo::to(&node);
+        let mut neo = admin(&node);
         let all = GetAll { start_suspended: false, channel: name, after: None, keys_only: false, filter: b"" };
         let mirror =
             NeoRequest::Mirror { start_suspended: false, channel: name, initial_refresh: true, periodic_refresh_s: 0 };
@@ -351,50 +353,50 @@ fn who_cannot_prove_a_name_is_rejected() {
     let other_key = "1".repeat(256);
     let long = "a".repeat(101);
     for (timestamp, name, key, reason) in [
-        (now(), "admin", other_key.as_str(), ""),
-        (now(), "nobody", ZERO_KEY, "nobody"),
-        (now(), "", ZERO_KEY, ""),
-        (now(), long.as_str(), ZERO_KEY, ""),
-        (now(), "admin ", ZERO_KEY, ""),
-        (now() - 31 * 60, "admin", ZERO_KEY, "admin"),
-        (now() + 31 * 60, "admin", ZERO_KEY, "admin"),
+        (system_time(), "admin", other_key.as_str(), ""),
+        (system_time(), "nobody", ZERO_KEY, "nobody"),
+        (system_time(), "", ZERO_KEY, ""),
+        (system_time(), long.as_str(), ZERO_KEY, ""),
+        (system_time(), "admin ", ZERO_KEY, ""),
+        (system_time() - 31 * 60, "admin", ZERO_KEY, "admin"),
+        (system_time() + 31 * 60, "admin", ZERO_KEY, "admin"),
         (0, "admin", ZERO_KEY, "admin"),
         (u64::MAX, "admin", ZERO_KEY, "admin"),
         (1 << 63, "admin", ZERO_KEY, "admin"),
     ] {
-        let mut client = Neo::greet(&node);
+        let mut client = NeoClient::greet(node.neo);
         assert!(!client.authenticate(timestamp, name, key), "{name} at {timestamp}");
         assert_eq!(client.connection.until_closed(), b"");
         let said = logged(&node, "Authentication failure", &format!(" for client '{reason}"));
         assert!(said.contains(" Warn "), "{said}");
     }
-    for timestamp in [now() - 29 * 60, now() + 29 * 60] {
-        assert!(Neo::greet(&node).authenticate(timestamp, "test", ZERO_KEY));
+    for timestamp in [system_time() - 29 * 60, system_time() + 29 * 60] {
+        assert!(NeoClient::greet(node.neo).authenticate(timestamp, "test", ZERO_KEY));
     }
     // What one connection proved is worth nothing on another.
-    let (timestamp, key) = (now(), ClientKey::from_hex(ZERO_KEY.as_bytes()).unwrap());
-    let mut first = Neo::greet(&node);
+    let (timestamp, key) = (system_time(), ClientKey::from_hex(ZERO_KEY.as_bytes()).unwrap());
+    let mut first = NeoClient::greet(node.neo);
     let proof = code(&key, timestamp, first.nonce(timestamp));
-    assert!(first.prove(b"admin", &proof));
+    assert!(first.prove("admin", &proof));
     for _ in 0..20 {
-        let mut second = Neo::greet(&node);
+        let mut second = NeoClient::greet(node.neo);
         second.nonce(timestamp);
-        assert!(!second.prove(b"admin", &proof), "a replayed proof");
+        assert!(!second.prove("admin", &proof), "a replayed proof");
     }
     // Requests before, and proofs after the authentication; other versions; more than was asked for.
-    let mut early = Neo::greet(&node);
+    let mut early = NeoClient::greet(node.neo);
     early.begin(1, &NeoRequest::GetChannels);
     assert_eq!(early.connection.until_closed(), b"");
-    let mut twice = Neo::to(&node);
+    let mut twice = admin(&node);
     twice.connection.send(&frame::header(Kind::Authentication, 8));
-    twice.connection.try_send(&now().to_le_bytes());
+    twice.connection.send_unwanted(&system_time().to_le_bytes());
     assert_eq!(twice.connection.until_closed(), b"");
-    let mut newer = Connection::to(node.neo);
+    let mut newer = Connection::open(node.neo);
     newer.send(&[2]);
     assert_eq!(newer.until_closed(), [1], "it learns what is spoken here");
     // A client that is not admin removes nothing.
-    let mut test = Neo::greet(&node);
-    assert!(test.authenticate(now(), "test", ZERO_KEY));
+    let mut test = NeoClient::greet(node.neo);
+    assert!(test.authenticate(system_time(), "test", ZERO_KEY));
     assert_eq!(test.ask(1, &NeoRequest::RemoveChannel { channel: b"witness" }), [2]);
     witness.is_served();
     let log = node.log();
@@ -421,23 +423,23 @@ fn random_bytes_on_both_ports_change_nothing() {
         let length = usize::try_from(next() % 700).unwrap();
         let noise: Vec<u8> = (0..length).map(|_| next().to_le_bytes()[3]).collect();
         let mut connection = match round % 4 {
-            0 => Connection::to(node.legacy),
+            0 => Connection::open(node.legacy),
             1 => {
                 // Something that begins as a request does, with lengths that are possible.
-                let mut connection = Connection::to(node.legacy);
+                let mut connection = Connection::open(node.legacy);
                 connection.send(&codes[usize::try_from(next()).unwrap_or(7) % codes.len()].to_le_bytes());
                 connection.send(&(next() % 40).to_le_bytes());
                 connection
             }
-            2 => Connection::to(node.neo),
+            2 => Connection::open(node.neo),
             _ => {
-                let mut client = Neo::to(&node);
+                let mut client = admin(&node);
                 let code = 2 + u8::try_from(next() % 4).unwrap();
                 client.message(next(), &[&[code, 0][..], &noise].concat());
                 client.connection
             }
         };
-        connection.try_send(&noise);
+        connection.send_unwanted(&noise);
         let _ = connection.stream.shutdown(std::net::Shutdown::Write);
         connection.until_closed();
         if round % 20 == 0 {
@@ -456,8 +458,8 @@ fn a_flood_of_refusals_does_not_fill_the_log() {
     let process = node.start();
     let mut witness = Witness::of(&node, &process);
     for round in 0..4000 {
-        let mut connection = Connection::to(if round % 2 == 0 { node.legacy } else { node.neo });
-        connection.try_send(&[0xff; 20]);
+        let mut connection = Connection::open(if round % 2 == 0 { node.legacy } else { node.neo });
+        connection.send_unwanted(&[0xff; 20]);
         connection.until_closed();
     }
     witness.is_served();
@@ -495,10 +497,10 @@ fn clients_that_never_read_take_bounded_memory_and_are_dropped() {
     for turn in 0..30 {
         if turn % 3 == 0 {
             let mut client = Legacy::to(&node);
-            client.send(&LegacyRequest::GetAll { channel: b"large" });
-            deaf.push(client.connection);
+            client.begin(&LegacyRequest::GetAll { channel: b"large" });
+            deaf.push(client.0);
         } else {
-            let mut client = Neo::to(&node);
+            let mut client = admin(&node);
             for id in 1..=20 {
                 client.begin(id, if turn % 3 == 1 { &all } else { &mirror });
             }
@@ -530,8 +532,8 @@ fn requests_that_are_never_complete_take_no_more_than_all_may() {
     let part = [&22i32.to_le_bytes()[..], &(10u64 << 20).to_le_bytes(), &vec![b'a'; 9 << 20]].concat();
     let connections: Vec<Connection> = (0..70)
         .map(|_| {
-            let mut connection = Connection::to(node.legacy);
-            connection.try_send(&part);
+            let mut connection = Connection::open(node.legacy);
+            connection.send_unwanted(&part);
             witness.is_served();
             connection
         })
@@ -551,15 +553,15 @@ fn five_thousand_requests_on_a_connection_and_not_one_more() {
     let node = instance();
     let process = node.start();
     let mut witness = Witness::of(&node, &process);
-    let mut client = Neo::to(&node);
+    let mut client = admin(&node);
     let asking = client.connection.stream.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut asking = Neo { connection: Connection { stream: asking } };
+            let mut asking = NeoClient { connection: Connection::of(asking) };
             (1..=5000).for_each(|id| asking.begin(id, &NeoRequest::GetHashRange));
         });
         for id in 1..=5000 {
-            assert_eq!((client.next(id), client.next(id).len()), (vec![0xfd], 16));
+            assert_eq!((client.read(id), client.read(id).len()), (vec![0xfd], 16));
         }
     });
     witness.is_served();
@@ -579,13 +581,13 @@ fn a_client_that_goes_away_in_the_middle_leaves_nothing() {
     put_all(&node, "c", &records(0..2000, 1));
     let mut witness = Witness::of(&node, &process);
     for round in 0..200 {
-        let mut client = Neo::to(&node);
+        let mut client = admin(&node);
         let all = GetAll { start_suspended: round % 2 == 0, channel: b"c", after: None, keys_only: false, filter: b"" };
         client.begin(1, &NeoRequest::GetAll(all));
         let mut legacy = Legacy::to(&node);
-        legacy.send(&LegacyRequest::Listen { channel: b"c" });
+        legacy.begin(&LegacyRequest::Listen { channel: b"c" });
         let mut one = [0];
-        let read = legacy.connection.stream.read(&mut one);
+        let read = legacy.stream.read(&mut one);
         assert!(read.is_ok() || read.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
     }
     witness.is_served();

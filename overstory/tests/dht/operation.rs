@@ -3,11 +3,13 @@
 use std::fs;
 use std::net::TcpListener;
 
+use overstory_replay::{NeoClient, system_time};
 use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{ZERO_KEY, until};
+use overstory_testkit::trouble::logged;
 
-use super::client::{Legacy, Neo, now};
-use super::rig::{get_all, instance, logged, put_all, read_dump, records};
+use super::client::{Legacy, admin};
+use super::rig::{get_all, instance, put_all, read_dump, records};
 
 #[test]
 fn arguments_and_configuration_end_with_the_published_codes() {
@@ -66,7 +68,7 @@ fn every_stopping_signal_ends_with_a_dump_and_0() {
         let mut listener = Legacy::to(&node);
         let listen = overstory_swarm::legacy::dht::Request::Listen { channel: b"c" };
         assert_eq!(listener.ask(&listen), Status::Ok);
-        let _silent = Neo::to(&node);
+        let _silent = admin(&node);
         process.signal(signal);
         assert_eq!(process.ended(), Some(0), "{signal}");
         assert_eq!(read_dump(&node.path("data/c.tcm")), records(0..round * 10 + 10, 0), "{signal}");
@@ -139,8 +141,8 @@ fn logs_are_reopened_and_credentials_updated_while_it_serves() {
     let node = instance();
     let process = node.start();
     let mut legacy = Legacy::to(&node);
-    let mut test = Neo::greet(&node);
-    assert!(test.authenticate(now(), "test", ZERO_KEY));
+    let mut test = NeoClient::greet(node.neo);
+    assert!(test.authenticate(system_time(), "test", ZERO_KEY));
     fs::rename(node.path("log/root.log"), node.path("log/root.log.1")).unwrap();
     process.signal("-HUP");
     until("root.log is there again", || node.log().contains("log files reopened"));
@@ -154,12 +156,12 @@ fn logs_are_reopened_and_credentials_updated_while_it_serves() {
 
     fs::write(node.path("etc/credentials"), "broken\n").unwrap();
     assert!(node.ask("node.socket", "update-credentials").starts_with("Error updating credentials: "));
-    assert!(Neo::greet(&node).authenticate(now(), "test", ZERO_KEY), "the old ones hold");
+    assert!(NeoClient::greet(node.neo).authenticate(system_time(), "test", ZERO_KEY), "the old ones hold");
     fs::write(node.path("etc/credentials"), format!("admin:{ZERO_KEY}\nnew:{}\n", "ab".repeat(128))).unwrap();
     assert_eq!(node.ask("node.socket", "update-credentials"), "Credentials updated.\n");
     assert_eq!(test.connection.until_closed(), b"", "who is not known any more has to go");
-    assert!(!Neo::greet(&node).authenticate(now(), "test", ZERO_KEY));
-    assert!(Neo::greet(&node).authenticate(now(), "new", &"ab".repeat(128)));
+    assert!(!NeoClient::greet(node.neo).authenticate(system_time(), "test", ZERO_KEY));
+    assert!(NeoClient::greet(node.neo).authenticate(system_time(), "new", &"ab".repeat(128)));
     assert_eq!(legacy.put("c", 1, b"x"), Status::Ok);
     assert_eq!(process.stop(), Some(0));
 }
@@ -238,7 +240,7 @@ fn a_published_configuration_starts_unchanged() {
     });
     assert_eq!(Legacy::to(&node).put("c", 1, b"x"), Status::Ok);
     let get = overstory_swarm::neo::dht::Request::Get { channel: b"c", key: overstory_swarm::key::Key(1) };
-    assert_eq!(Neo::to(&node).ask(1, &get), [2]);
+    assert_eq!(admin(&node).ask(1, &get), [2]);
     assert!(node.text("log/version.log").contains("dhtnode version "));
     assert!(node.path("dhtnode.pid").exists() && node.path("data/deleted").is_dir());
     assert_eq!(process.stop(), Some(0));
@@ -281,7 +283,7 @@ fn the_size_limit_holds_on_both_ports_and_through_a_restart() {
         key: overstory_swarm::key::Key(stored),
         value: &[7; 60_000],
     };
-    assert_eq!(Neo::to(&node).ask(1, &put), [3]);
+    assert_eq!(admin(&node).ask(1, &put), [3]);
     until("it is found", || node.metric("overstory_node_finding_state{check=\"memory\"}").is_some());
     assert_eq!(process.stop(), Some(0));
     let process = node.start();

@@ -11,9 +11,10 @@ use overstory_swarm::key::Key;
 use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dht::Request;
 use overstory_testkit::node::{NodeInstance, PATIENCE, until};
+use overstory_testkit::trouble::{random, some_microseconds};
 
 use super::client::Legacy;
-use super::rig::{generation, get_all, instance, put_all, random, read_dump, records, some_microseconds, value};
+use super::rig::{generation, get_all, instance, put_all, read_dump, records, value};
 
 const RECORDS: u64 = 8000;
 const CHANNEL: &str = "c";

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use overstory_testkit::node::{DHT, NodeInstance, PATIENCE, until};
+use overstory_testkit::node::{DHT, NodeInstance, PATIENCE};
 
 use super::client::Legacy;
 
@@ -119,30 +119,5 @@ pub(crate) fn await_dump(node: &NodeInstance, file: &str, mut over: impl FnMut()
     while !over() && !unfinished(node).iter().any(|found| **found >= *file) {
         assert!(Instant::now() < deadline, "no dump gets as far as {file}");
         std::thread::yield_now();
-    }
-}
-
-/// The line of `root.log` about something, once it is there.
-pub(crate) fn logged(node: &NodeInstance, about: &str, says: &str) -> String {
-    let mut found = None;
-    until(&format!("{says:?} is said of {about:?}"), || {
-        let log = node.log();
-        found = log.lines().find(|line| line.contains(about) && line.contains(says)).map(str::to_owned);
-        found.is_some()
-    });
-    found.unwrap()
-}
-
-/// A number that is another one at each call.
-pub(crate) fn random(below: u64) -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish() % below
-}
-
-/// Lets a random time pass, so that a kill meets the process anywhere.
-pub(crate) fn some_microseconds(at_most: u64) {
-    let until = Instant::now() + Duration::from_micros(random(at_most));
-    while Instant::now() < until {
-        std::hint::spin_loop();
     }
 }

@@ -4,11 +4,9 @@ use std::fs;
 use std::process::Stdio;
 
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::{random, some_microseconds};
 
-use super::rig::{
-    Records, await_dump, dump_bytes, generation, instance, put_all, random, read_dump, records, some_microseconds,
-    unfinished,
-};
+use super::rig::{Records, await_dump, dump_bytes, generation, instance, put_all, read_dump, records, unfinished};
 
 const CHANNELS: u64 = 40;
 const RECORDS: u64 = 40;

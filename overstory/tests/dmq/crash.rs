@@ -3,14 +3,16 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use overstory_replay::client::message;
 use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dmq::Request as LegacyRequest;
 use overstory_swarm::neo::dmq::{Channels, Records, Request as NeoRequest};
 use overstory_testkit::node::NodeInstance;
+use overstory_testkit::trouble::{for_a_while, random, some_microseconds};
 
-use super::client::{Legacy, Neo, put_message};
+use super::client::{Legacy, Neo};
 use super::model::{Queue, Read, Written};
-use super::rig::{Mode, for_a_while, instance, number, random, some_microseconds, value};
+use super::rig::{Mode, instance, number, value};
 
 const ROUNDS: u32 = 50;
 /// Bytes of a queue in memory.
@@ -86,7 +88,7 @@ fn rounds(mode: Mode) {
     for round in 0..ROUNDS {
         let process = node.start();
         if mode == Mode::Memory {
-            assert_eq!(Legacy::to(&node).unwrap().size(), 0, "it is empty");
+            assert_eq!(Legacy::to(&node).size(), 0, "it is empty");
         } else if random(2) == 0 || round == ROUNDS - 1 {
             delivered += subscribe(&node, &mut queues);
             push_last(&node, &mut queues);
@@ -96,7 +98,7 @@ fn rounds(mode: Mode) {
                 queue.delivered(&numbers);
                 missing += queue.empty();
             }
-            assert_eq!(Legacy::to(&node).unwrap().size(), 0, "all is taken");
+            assert_eq!(Legacy::to(&node).size(), 0, "all is taken");
         }
         delivered += subscribe(&node, &mut queues);
         let over = AtomicBool::new(false);
@@ -153,14 +155,14 @@ impl Drop for Over<'_> {
 /// Makes the subscribers that the plans have; returns how many values they were sent.
 fn subscribe(node: &NodeInstance, queues: &mut [Queue]) -> usize {
     let mut delivered = 0;
-    let mut client = Neo::to(node).unwrap();
+    let mut client = Neo::to(node);
     for (id, queue) in (0..).zip(queues) {
         let Some(subscriber) = queue.subscriber else { continue };
-        client.consume(id, queue.channel, subscriber).unwrap();
-        client.say(id, &[2]).unwrap();
+        client.consume(id, queue.channel, subscriber);
+        client.message(id, &[2]);
         // What was sent before the node heard the Stop is ours.
         loop {
-            match client.next(id).unwrap().as_slice() {
+            match client.read(id).as_slice() {
                 [3, _, _, _, _, _, _, _, _, batch @ ..] => {
                     let numbers: Vec<u32> =
                         Records::new(batch).map(|value| number(queue.channel, value.unwrap())).collect();
@@ -176,7 +178,7 @@ fn subscribe(node: &NodeInstance, queues: &mut [Queue]) -> usize {
 
 /// Pushes a value that is the last one to each channel with subscribers.
 fn push_last(node: &NodeInstance, queues: &mut [Queue]) {
-    let mut client = Legacy::to(node).unwrap();
+    let mut client = Legacy::to(node);
     for Plan(_, channels, readers) in PLANS.iter().filter(|Plan(_, _, readers)| readers[0].0.is_some()) {
         let mut of_channel: Vec<&mut Queue> = queues.iter_mut().filter(|queue| queue.channel == channels[0]).collect();
         assert_eq!(of_channel.len(), readers.len());
@@ -216,7 +218,7 @@ fn write_legacy(
     answers: &AtomicUsize,
     written: &mut Written,
 ) -> io::Result<()> {
-    let mut client = Legacy::to(node)?;
+    let mut client = Legacy::try_to(node)?;
     loop {
         let mut bytes = Vec::new();
         for number in window(first, written) {
@@ -231,9 +233,9 @@ fn write_legacy(
                 overstory_swarm::wire::put_array(&mut bytes, &value);
             }
         }
-        client.connection.send(&bytes)?;
+        client.try_send(&bytes)?;
         for _ in 0..WINDOW {
-            let status = client.status()?;
+            let status = client.try_read_status()?;
             assert!(matches!(status, Status::Ok | Status::OutOfMemory), "{status:?}");
             written.answers.push(status == Status::Ok);
             answers.fetch_add(1, Ordering::Relaxed);
@@ -248,7 +250,7 @@ fn write_neo(
     answers: &AtomicUsize,
     written: &mut Written,
 ) -> io::Result<()> {
-    let mut client = Neo::to(node)?;
+    let mut client = Neo::try_to(node)?;
     let mut names = Vec::new();
     let channels = Channels::new([channel.as_bytes()], &mut names).unwrap();
     loop {
@@ -257,12 +259,12 @@ fn write_neo(
         for number in window.clone() {
             let mut payload = Vec::new();
             NeoRequest::Push { channels, value: &value(channel, number) }.encode(&mut payload);
-            put_message(&mut bytes, number.into(), &payload);
+            bytes.extend(message(number.into(), &payload));
         }
-        client.connection.send(&bytes)?;
+        client.connection.try_send(&bytes)?;
         for number in window {
-            assert_eq!(client.next(number.into())?, [0xfd]);
-            let reply = client.next(number.into())?;
+            assert_eq!(client.try_read(number.into())?, [0xfd]);
+            let reply = client.try_read(number.into())?;
             assert!(matches!(reply.as_slice(), [1 | 2]), "{reply:?}");
             written.answers.push(reply == [1]);
             answers.fetch_add(1, Ordering::Relaxed);
@@ -277,14 +279,14 @@ fn produce(
     (answers, over): (&AtomicUsize, &AtomicBool),
     written: &mut Written,
 ) -> io::Result<()> {
-    let mut client = Legacy::to(node)?;
-    assert_eq!(client.ask(&LegacyRequest::Produce { channel: channel.as_bytes() })?, Status::Ok);
+    let mut client = Legacy::try_to(node)?;
+    assert_eq!(client.try_ask(&LegacyRequest::Produce { channel: channel.as_bytes() })?, Status::Ok);
     loop {
         let mut bytes = Vec::new();
         for number in window(first, written) {
             overstory_swarm::wire::put_array(&mut bytes, &value(channel, number));
         }
-        client.connection.send(&bytes)?;
+        client.try_send(&bytes)?;
         // Nothing answers it: it goes with the others.
         let before = answers.load(Ordering::Relaxed);
         while answers.load(Ordering::Relaxed) < before + WINDOW && !over.load(Ordering::Relaxed) {
@@ -303,15 +305,15 @@ fn read(
     match reader {
         Reader::None => Ok(()),
         Reader::Pop => {
-            let mut client = Legacy::to(node)?;
+            let mut client = Legacy::try_to(node)?;
             let mut bytes = Vec::new();
             (0..WINDOW).for_each(|_| LegacyRequest::Pop { channel: channel.as_bytes() }.encode(&mut bytes));
             loop {
                 got.under_way = WINDOW;
-                client.connection.send(&bytes)?;
+                client.try_send(&bytes)?;
                 while got.under_way > 0 {
-                    assert_eq!(client.status()?, Status::Ok);
-                    let value = client.connection.array()?;
+                    assert_eq!(client.try_read_status()?, Status::Ok);
+                    let value = client.try_read_array()?;
                     got.under_way -= 1;
                     got.numbers
                         .extend(Some(value).filter(|value| !value.is_empty()).map(|value| number(channel, &value)));
@@ -319,16 +321,16 @@ fn read(
             }
         }
         Reader::NeoPop => {
-            let mut client = Neo::to(node)?;
+            let mut client = Neo::try_to(node)?;
             let (mut bytes, mut payload) = (Vec::new(), Vec::new());
             NeoRequest::Pop { channel: channel.as_bytes() }.encode(&mut payload);
-            (0..WINDOW as u64).for_each(|id| put_message(&mut bytes, id, &payload));
+            (0..WINDOW as u64).for_each(|id| bytes.extend(message(id, &payload)));
             loop {
                 got.under_way = WINDOW;
-                client.connection.send(&bytes)?;
+                client.connection.try_send(&bytes)?;
                 for id in 0..WINDOW as u64 {
-                    assert_eq!(client.next(id)?, [0xfd]);
-                    let reply = client.next(id)?;
+                    assert_eq!(client.try_read(id)?, [0xfd]);
+                    let reply = client.try_read(id)?;
                     got.under_way -= 1;
                     match reply.as_slice() {
                         [1, _, _, _, _, _, _, _, _, value @ ..] => got.numbers.push(number(channel, value)),
@@ -339,24 +341,24 @@ fn read(
             }
         }
         Reader::Consume => {
-            let mut client = Legacy::to(node)?;
-            client.consume(channel)?;
+            let mut client = Legacy::try_to(node)?;
+            client.try_consume(channel)?;
             got.bytes_under_way = UNSENT;
             loop {
-                got.numbers.push(number(channel, &client.connection.array()?));
+                got.numbers.push(number(channel, &client.try_read_array()?));
             }
         }
         Reader::NeoConsume => {
-            let mut client = Neo::to(node)?;
-            client.consume(1, channel, subscriber)?;
+            let mut client = Neo::try_to(node)?;
+            client.try_consume(1, channel, subscriber)?;
             // With a journal a batch that was not received comes again.
             got.redelivered = true;
             got.bytes_under_way = UNSENT;
             loop {
-                let batch = client.batch(1)?;
+                let batch = client.try_batch(1)?;
                 got.open_batch = Some(got.numbers.len());
                 got.numbers.extend(batch.iter().map(|value| number(channel, value)));
-                client.say(1, &[1])?;
+                client.try_message(1, &[1])?;
             }
         }
     }
@@ -365,19 +367,19 @@ fn read(
 /// Takes all that is in a queue.
 fn drain(node: &NodeInstance, queue: &Queue) -> Vec<u32> {
     let channel = queue.channel;
-    let mut client = Legacy::to(node).unwrap();
+    let mut client = Legacy::to(node);
     let number = |value: &Vec<u8>| number(if channel == "multi-b" { "multi-a" } else { channel }, value);
     let Some(subscriber) = queue.subscriber else {
         return client.pop_all(channel).iter().map(number).collect();
     };
-    let mut consumer = Neo::to(node).unwrap();
-    consumer.consume(1, channel, subscriber).unwrap();
+    let mut consumer = Neo::to(node);
+    consumer.consume(1, channel, subscriber);
     let mut numbers = Vec::new();
     while numbers.last() != Some(&(queue.end() - 1)) {
-        numbers.extend(consumer.batch(1).unwrap().iter().map(number));
-        consumer.say(1, &[1]).unwrap();
+        numbers.extend(consumer.batch(1).iter().map(number));
+        consumer.message(1, &[1]);
     }
-    consumer.say(1, &[2]).unwrap();
-    assert_eq!(consumer.next(1).unwrap(), [4]);
+    consumer.message(1, &[2]);
+    assert_eq!(consumer.read(1), [4]);
     numbers
 }

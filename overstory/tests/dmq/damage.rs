@@ -3,16 +3,17 @@
 use std::fs;
 
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::{finding, logged};
 
 use super::client::Legacy;
-use super::rig::{Mode, files, finding, instance, logged, number, value, values};
+use super::rig::{Mode, files, instance, number, value, values};
 
 /// A node that was stopped with values in these channels, most of them on disk.
 fn filled(mode: Mode, channels: &[&str], count: u32) -> NodeInstance {
     let node = instance(mode, 5_000);
     node.set("Queue", "journal_segment_bytes", "1048576");
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     for from in (0..count).step_by(100) {
         for channel in channels {
             client.push_all(channel, &values(channel, from..count.min(from + 100)));
@@ -33,7 +34,7 @@ fn told(node: &NodeInstance, file: &str) {
 
 /// Takes what is in a channel: in order and once. Returns how many are missing.
 fn missing(node: &NodeInstance, channel: &str, count: u32) -> u32 {
-    let all = Legacy::to(node).unwrap().pop_all(channel);
+    let all = Legacy::to(node).pop_all(channel);
     let numbers: Vec<u32> = all.iter().map(|value| number(channel, value)).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{channel}: in order and once");
     assert!(numbers.last().is_none_or(|last| *last < count));
@@ -43,7 +44,7 @@ fn missing(node: &NodeInstance, channel: &str, count: u32) -> u32 {
 /// It serves, stops well, and starts again without a word of damage; a journal tells of a damaged segment until nothing
 /// of that is needed.
 fn is_whole_again(node: &NodeInstance, process: overstory_testkit::node::NodeProcess) {
-    let mut client = Legacy::to(node).unwrap();
+    let mut client = Legacy::to(node);
     client.push_all("afterwards", &values("afterwards", 0..200));
     assert_eq!(process.stop(), Some(0));
     fs::remove_file(node.path("log/root.log")).unwrap();
@@ -62,7 +63,7 @@ fn a_damaged_index_costs_no_record() {
         fs::write(node.path("data/ofchannels.csv"), damage).unwrap();
         let process = node.start();
         told(&node, "ofchannels.csv");
-        let size = Legacy::to(&node).unwrap().size();
+        let size = Legacy::to(&node).size();
         assert_eq!(size, 4000, "{:?} {}", String::from_utf8_lossy(damage), node.log());
         // The names were in the index alone: what has none gets one, and keeps its order.
         let log = node.log();
@@ -79,7 +80,7 @@ fn a_damaged_line_of_the_index_is_the_only_one_that_suffers() {
     fs::write(node.path("data/ofchannels.csv"), index.replace("bbbb ", "bbbb x")).unwrap();
     let process = node.start();
     told(&node, "ofchannels.csv");
-    assert_eq!(Legacy::to(&node).unwrap().size(), 6000);
+    assert_eq!(Legacy::to(&node).size(), 6000);
     assert_eq!((missing(&node, "aaaa", 2000), missing(&node, "cccc", 2000)), (0, 0));
     is_whole_again(&node, process);
 }
@@ -91,7 +92,7 @@ fn a_damaged_data_file_costs_what_is_damaged() {
         if !clean {
             // The same behind a kill, where the positions tell.
             let process = node.start();
-            Legacy::to(&node).unwrap().push_all("cccc", &values("cccc", 0..500));
+            Legacy::to(&node).push_all("cccc", &values("cccc", 0..500));
             process.kill();
             fs::remove_file(node.path("log/root.log")).unwrap();
         }
@@ -145,7 +146,7 @@ fn damaged_and_unknown_dumps_are_kept_and_told() {
     let node = filled(Mode::Memory, &[], 0);
     node.set("Server", "channel_size_limit", "1000000");
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     for channel in ["good", "cut", "lies"] {
         client.push_all(channel, &values(channel, 0..500));
     }
@@ -205,7 +206,7 @@ fn a_damaged_segment_costs_what_is_damaged() {
     told(&node, &format!("{}.journal", segments[1]));
     let lost = missing(&node, "aaaa", 6000) + missing(&node, "bbbb", 6000);
     assert!((1000..9000).contains(&lost), "{lost} are missing");
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     client.push_all("aaaa", &[value("aaaa", 6000)]);
     assert!(client.pop("aaaa") == value("aaaa", 6000));
     is_whole_again(&node, process);

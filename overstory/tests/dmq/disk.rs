@@ -2,13 +2,14 @@
 
 use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{NodeInstance, NodeProcess, until};
+use overstory_testkit::trouble::{SmallDisk, finding};
 
 use super::client::{Legacy, Neo};
-use super::rig::{Mode, SmallDisk, files, finding, instance, saved, value, values};
+use super::rig::{Mode, files, instance, saved, value, values};
 
 /// Pushes until the node refuses, by both protocols; returns how many it has taken.
 fn fill(node: &NodeInstance, channel: &str, from: u32) -> u32 {
-    let (mut client, mut taken, mut refused) = (Legacy::to(node).unwrap(), from, 0);
+    let (mut client, mut taken, mut refused) = (Legacy::to(node), from, 0);
     // What is refused may be the reason to make room.
     while refused < 3 {
         match client.push(channel, &value(channel, taken)) {
@@ -23,15 +24,15 @@ fn fill(node: &NodeInstance, channel: &str, from: u32) -> u32 {
     // Small ones may still find room; a large one does not, and is told so.
     let large = vec![7; 1 << 20];
     assert_eq!(client.push("large", &large), Status::OutOfMemory);
-    let mut neo = Neo::to(node).unwrap();
-    assert!(!neo.push(1, &["large"], &large).unwrap());
-    assert!(!neo.push(2, &[channel, "large"], &large).unwrap());
+    let mut neo = Neo::to(node);
+    assert!(!neo.push(1, &["large"], &large));
+    assert!(!neo.push(2, &[channel, "large"], &large));
     assert_eq!(client.channel_size("large").0, 0);
     taken
 }
 
 fn take_all(node: &NodeInstance, channel: &str, numbers: std::ops::Range<u32>) {
-    let all = Legacy::to(node).unwrap().pop_all(channel);
+    let all = Legacy::to(node).pop_all(channel);
     assert_eq!(all.len(), numbers.len());
     assert!(all == values(channel, numbers), "what was taken is there, in order and once");
 }
@@ -44,7 +45,7 @@ fn kept_on_a_full_disk(mode: Mode) -> (NodeInstance, SmallDisk, NodeProcess) {
     let taken = fill(&node, "c", 0);
     assert!(taken > 10_000, "{taken} were taken");
     // Half of it is taken away: there is room again.
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     for number in 0..taken / 2 {
         assert!(client.pop("c") == value("c", number));
     }
@@ -64,7 +65,7 @@ fn the_overflow_on_a_full_disk_refuses_and_loses_nothing() {
     let (node, disk, process) = kept_on_a_full_disk(Mode::Overflow);
     let taken = fill(&node, "c", 0);
     disk.resize("64m");
-    until("it goes on", || Legacy::to(&node).unwrap().push("c", &value("c", taken)) == Status::Ok);
+    until("it goes on", || Legacy::to(&node).push("c", &value("c", taken)) == Status::Ok);
     assert_eq!(process.stop(), Some(0));
     let process = node.start();
     take_all(&node, "c", 0..taken + 1);
@@ -81,7 +82,7 @@ fn the_journal_on_a_full_disk_refuses_and_loses_nothing() {
     disk.resize("6208k");
     let process = node.start();
     take_all(&node, "c", 0..taken);
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     until("it goes on", || client.push("c", &value("c", taken)) == Status::Ok);
     process.kill();
     let process = node.start();
@@ -95,18 +96,18 @@ fn a_producer_waits_while_the_disk_is_full() {
     let node = instance(Mode::Overflow, 20_000);
     let _disk = SmallDisk::mount(&node.path("data"), "2m");
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let request = overstory_swarm::legacy::dmq::Request::Produce { channel: b"p" };
-    assert_eq!(client.ask(&request).unwrap(), Status::Ok);
+    assert_eq!(client.ask(&request), Status::Ok);
     let count = 40_000;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut bytes = Vec::new();
             values("p", 0..count).iter().for_each(|value| overstory_swarm::wire::put_array(&mut bytes, value));
             overstory_swarm::wire::put_array(&mut bytes, b"");
-            client.connection.send(&bytes).unwrap();
+            client.send(&bytes);
         });
-        let mut reader = Legacy::to(&node).unwrap();
+        let mut reader = Legacy::to(&node);
         let (mut next, mut before) = (0, 0);
         until("it is full", || {
             let now = reader.channel_size("p").0;
@@ -129,7 +130,7 @@ fn what_cannot_be_saved_at_the_end_is_told_and_the_rest_is_saved() {
     let node = instance(Mode::Memory, 8_000_000);
     let _disk = SmallDisk::mount(&node.path("data"), "1m");
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     client.push_all("small", &values("small", 0..100));
     client.push_all("a-large", &vec![vec![1; 100_000]; 30]);
     assert_eq!(process.stop(), Some(1));
@@ -138,7 +139,7 @@ fn what_cannot_be_saved_at_the_end_is_told_and_the_rest_is_saved() {
     assert!(files(&node, "data", "").iter().all(|name| name == "small.rq"), "{:?}", files(&node, "data", ""));
     let process = node.start();
     take_all(&node, "small", 0..100);
-    assert_eq!(Legacy::to(&node).unwrap().size(), 0);
+    assert_eq!(Legacy::to(&node).size(), 0);
     assert_eq!(process.stop(), Some(0));
 }
 
@@ -149,7 +150,7 @@ fn a_disk_that_fills_up_is_found() {
     let process = node.start();
     assert!(std::fs::write(node.path("data/filler"), vec![1; 4_000_000]).is_err());
     until("it is found", || finding(&node, "disk_free") == Some(3.0));
-    assert_eq!(Legacy::to(&node).unwrap().push("c", b"there is memory"), Status::Ok);
+    assert_eq!(Legacy::to(&node).push("c", b"there is memory"), Status::Ok);
     std::fs::remove_file(node.path("data/filler")).unwrap();
     until("it is over", || finding(&node, "disk_free").is_none());
     assert_eq!(process.stop(), Some(0));

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
+use overstory_replay::client::message;
 use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dls::Request as LegacyRequest;
 use overstory_swarm::neo::dls::Request as NeoRequest;
 use overstory_testkit::node::NodeInstance;
+use overstory_testkit::trouble::{for_a_while, random, some_microseconds};
 
-use super::client::{Legacy, Neo, Record, hex, put_message};
-use super::rig::{Mode, check, for_a_while, instance, random, some_microseconds};
+use super::client::{Legacy, Neo, Record, hex};
+use super::rig::{Mode, check, instance};
 
 const ROUNDS: u32 = 5;
 /// Requests that are in flight at a time, and records of a batch.
@@ -128,11 +130,11 @@ fn rounds(mode: Mode) {
                 while !over.load(Ordering::Relaxed) {
                     for (_, name) in PLANS {
                         let read = |client: &mut Legacy| {
-                            client.each(name, |key, value| {
+                            client.try_each(name, |key, value| {
                                 number(name, &(key, value.to_vec()));
                             })
                         };
-                        let _ = Legacy::to(node).and_then(|mut client| read(&mut client));
+                        let _ = Legacy::try_to(node).and_then(|mut client| read(&mut client));
                     }
                 }
             });
@@ -157,7 +159,7 @@ fn rounds(mode: Mode) {
             records += count;
             bytes += size;
         }
-        assert_eq!(Legacy::to(&node).unwrap().size(), (records, bytes), "counted exactly");
+        assert_eq!(Legacy::to(&node).size(), (records, bytes), "counted exactly");
         missing += lost;
         let (code, said) = check(&node, &[]);
         assert_eq!(code, 0, "{said}");
@@ -192,7 +194,7 @@ fn compare(
     lost: &mut usize,
 ) -> (u64, u64) {
     let name = channel.name;
-    let all = Legacy::to(node).unwrap().all(name);
+    let all = Legacy::to(node).all(name);
     let mut there = BTreeSet::new();
     let mut of_bucket: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for record in &all {
@@ -229,7 +231,7 @@ fn compare(
         assert!(last.is_none_or(|last| last < first), "{name}: {first} is missing and {last:?} is there");
     }
     let counts = (all.len() as u64, all.iter().map(|(_, value)| value.len() as u64).sum());
-    assert_eq!(Legacy::to(node).unwrap().channel_size(name), counts, "{name}: counted exactly");
+    assert_eq!(Legacy::to(node).channel_size(name), counts, "{name}: counted exactly");
     channel.end += written.sent;
     channel.there = there;
     counts
@@ -254,16 +256,16 @@ fn write(
     answers: &AtomicUsize,
     written: &mut Written,
 ) -> io::Result<()> {
-    let mut client = Legacy::to(node)?;
+    let mut client = Legacy::try_to(node)?;
     loop {
         let mut bytes = Vec::new();
         for number in window(first, written) {
             let (key, value) = record(channel, number);
             LegacyRequest::Put { channel: channel.as_bytes(), key: &hex(key), value: &value }.encode(&mut bytes);
         }
-        client.connection.send(&bytes)?;
+        client.try_send(&bytes)?;
         for _ in 0..WINDOW {
-            assert_eq!(client.status()?, Status::Ok);
+            assert_eq!(client.try_read_status()?, Status::Ok);
             answered(answers, written);
         }
     }
@@ -276,10 +278,10 @@ fn write_batches(
     answers: &AtomicUsize,
     written: &mut Written,
 ) -> io::Result<()> {
-    let mut client = Legacy::to(node)?;
+    let mut client = Legacy::try_to(node)?;
     loop {
         let records: Vec<Record> = window(first, written).map(|number| record(channel, number)).collect();
-        assert_eq!(client.put_batch(channel, &records)?, Status::Ok);
+        assert_eq!(client.try_put_batch(channel, &records)?, Status::Ok);
         (0..WINDOW).for_each(|_| answered(answers, written));
     }
 }
@@ -291,7 +293,7 @@ fn write_neo(
     answers: &AtomicUsize,
     written: &mut Written,
 ) -> io::Result<()> {
-    let mut client = Neo::to(node)?;
+    let mut client = Neo::try_to(node)?;
     loop {
         let (mut bytes, mut payload) = (Vec::new(), Vec::new());
         for number in window(first, written) {
@@ -299,14 +301,14 @@ fn write_neo(
             payload.clear();
             NeoRequest::Put { channel: channel.as_bytes(), timestamp: key.cast_signed(), value: &value }
                 .encode(&mut payload);
-            put_message(&mut bytes, number, &payload);
+            bytes.extend(message(number, &payload));
         }
-        client.connection.send(&bytes)?;
+        client.connection.try_send(&bytes)?;
         for _ in 0..WINDOW {
             // "Supported", and the reply, in the order of the requests.
             let next = first + written.answered.len() as u64;
-            assert_eq!(client.next(next)?, [0xfd]);
-            assert_eq!(client.next(next)?, [1]);
+            assert_eq!(client.try_read(next)?, [0xfd]);
+            assert_eq!(client.try_read(next)?, [1]);
             answered(answers, written);
         }
     }

@@ -4,9 +4,10 @@ use std::fs;
 
 use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::{finding, logged};
 
 use super::client::{Legacy, Neo, Record};
-use super::rig::{Mode, check, finding, instance, logged};
+use super::rig::{Mode, check, instance};
 
 fn records(buckets: u64) -> Vec<Record> {
     (0..buckets * 16).map(|number| (number << 8, format!("record {number} {:0100}", number * 7).into_bytes())).collect()
@@ -15,7 +16,7 @@ fn records(buckets: u64) -> Vec<Record> {
 fn started_with(channels: &[&str]) -> (NodeInstance, overstory_testkit::node::NodeProcess) {
     let node = instance(Mode::Always);
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     channels.iter().for_each(|channel| client.put_all(channel, &records(10)));
     (node, process)
 }
@@ -32,13 +33,13 @@ fn bits_that_flip_under_a_running_node_are_found_told_and_mended_by_the_checker(
         }
         fs::write(&path, &bytes).unwrap();
     }
-    let mut client = Legacy::to(&node).unwrap();
-    let mut neo = Neo::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
+    let mut neo = Neo::to(&node);
     for (id, channel) in [(1, "c"), (2, "v2_c")] {
         let intact = client.all(channel);
         // What the block or the record was in is missing; the buckets beside it are not.
         assert!((144..=160).contains(&intact.len()), "{}", intact.len());
-        assert_eq!(neo.get_range(id, channel, 0, i64::MAX).unwrap(), intact);
+        assert_eq!(neo.get_range(id, channel, 0, i64::MAX), intact);
     }
     assert!(client.all("v2_c").iter().all(|record| records(10).contains(record)), "nothing that is wrong is given");
     assert_eq!(client.all("whole"), records(10));
@@ -51,7 +52,7 @@ fn bits_that_flip_under_a_running_node_are_found_told_and_mended_by_the_checker(
     assert_eq!(code, 3, "{said}");
     assert_eq!(check(&node, &[]).0, 0);
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let (mut count, mut bytes) = (0, 0);
     for channel in ["c", "v2_c", "whole"] {
         let there = client.all(channel);
@@ -72,7 +73,7 @@ fn files_that_are_cut_or_taken_away_under_a_running_node_cost_what_was_in_them()
     fs::OpenOptions::new().write(true).open(path("002")).unwrap().set_len(500).unwrap();
     fs::write(path("004"), b"").unwrap();
     fs::remove_file(path("006")).unwrap();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let there = client.all("c");
     assert!(there.iter().all(|record| records(10).contains(record)));
     assert!((112..128).contains(&there.len()), "{}", there.len());
@@ -84,7 +85,7 @@ fn files_that_are_cut_or_taken_away_under_a_running_node_cost_what_was_in_them()
     assert_eq!(client.all("whole"), records(10));
     process.kill();
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let there = client.all("c");
     assert!(there.iter().all(|record| records(10).contains(record) || record.1 == b"new"));
     for bucket in [2u64, 4, 8] {
@@ -100,12 +101,12 @@ fn a_directory_that_cannot_be_used_refuses_the_puts_into_it_and_no_others_until_
     let (node, process) = started_with(&["c", "whole"]);
     fs::rename(node.path("data/c"), node.path("data/away")).unwrap();
     fs::write(node.path("data/c"), b"in its place").unwrap();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let far = 1 << 50;
     // Nobody can say that this one is durable: its connection ends without an answer.
-    let mut unanswered = Legacy::to(&node).unwrap();
+    let mut unanswered = Legacy::to(&node);
     unanswered.send_put("c", far, b"waits");
-    assert!(unanswered.status().is_err());
+    assert!(unanswered.try_read_status().is_err());
     until("it is found", || finding(&node, "bucket") == Some(3.0));
     assert_ne!(client.put("c", far, b"refused"), Status::Ok);
     assert_eq!(client.put("whole", far, b"taken"), Status::Ok);
@@ -119,7 +120,7 @@ fn a_directory_that_cannot_be_used_refuses_the_puts_into_it_and_no_others_until_
     assert_eq!(client.all("c").len(), 162);
     assert_eq!(process.stop(), Some(0));
     let process = node.start();
-    assert_eq!(Legacy::to(&node).unwrap().all("c").len(), 162);
+    assert_eq!(Legacy::to(&node).all("c").len(), 162);
     assert_eq!(process.stop(), Some(0));
 }
 
@@ -141,7 +142,7 @@ fn a_catalogue_that_is_damaged_or_gone_costs_nothing() {
             }
         }
         let process = node.start();
-        let mut client = Legacy::to(&node).unwrap();
+        let mut client = Legacy::to(&node);
         for channel in ["c", "v2_c"] {
             assert_eq!(client.all(channel), records(10), "{damage}");
         }

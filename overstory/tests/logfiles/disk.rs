@@ -2,9 +2,10 @@
 
 use overstory_swarm::legacy::Status;
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::{SmallDisk, finding};
 
 use super::client::{Legacy, Neo, Record};
-use super::rig::{Mode, SmallDisk, check, finding, instance};
+use super::rig::{Mode, check, instance};
 
 /// 1,000 bytes that do not compress, in buckets of 512 records.
 fn record(number: u64) -> Record {
@@ -22,21 +23,21 @@ fn record(number: u64) -> Record {
 /// Puts until the node refuses, again and again; returns how many it has taken. In `always` mode the put that the disk
 /// has no room for is not refused: its answer waits until there is room, and its client is given too.
 fn fill(node: &NodeInstance, channel: &str, from: u64) -> (u64, Option<Legacy>) {
-    let (mut client, mut waiting) = (Legacy::to(node).unwrap(), None);
+    let (mut client, mut waiting) = (Legacy::to(node), None);
     let (mut taken, mut refused) = (from, 0);
     while refused < 50 {
         let (key, value) = record(taken);
         client.send_put(channel, key, &value);
-        while client.connection.is_silent() {
-            if finding(node, "write") == Some(3.0) && client.connection.is_silent() {
+        while client.is_silent() {
+            if finding(node, "write") == Some(3.0) && client.is_silent() {
                 assert!(waiting.replace(client).is_none(), "one waits, the others are refused");
                 taken += 1;
-                client = Legacy::to(node).unwrap();
+                client = Legacy::to(node);
                 let (key, value) = record(taken);
                 client.send_put(channel, key, &value);
             }
         }
-        match client.status().unwrap() {
+        match client.read_status() {
             Status::Ok => (taken, refused) = (taken + 1, 0),
             status => {
                 assert_eq!(status, Status::OutOfMemory);
@@ -50,13 +51,13 @@ fn fill(node: &NodeInstance, channel: &str, from: u64) -> (u64, Option<Legacy>) 
 
 fn all_there(node: &NodeInstance, channel: &str, count: u64) {
     let mut next = 0;
-    let mut client = Legacy::to(node).unwrap();
+    let mut client = Legacy::to(node);
     let visit = |key, value: &[u8]| {
         let (expected, bytes) = record(next);
         assert!(key == expected && value == bytes, "{channel}: {next} is next");
         next += 1;
     };
-    client.each(channel, visit).unwrap();
+    client.each(channel, visit);
     assert_eq!(next, count);
     assert_eq!(client.channel_size(channel), (count, count * 1000));
 }
@@ -73,17 +74,17 @@ fn kept(mode: Mode, channel: &str) {
         assert!(mode == Mode::Always || waiting.is_none());
         assert!(taken > 1500, "{taken} were taken");
         // Neither protocol has it otherwise, and what was taken is served.
-        assert!(!Neo::to(&node).unwrap().put(1, channel, 1 << 40, &[7; 5000]).unwrap());
+        assert!(!Neo::to(&node).put(1, channel, 1 << 40, &[7; 5000]));
         let batch: Vec<Record> = (0..50).map(|number| (1 << 40, vec![7; 1000 + number])).collect();
-        assert_eq!(Legacy::to(&node).unwrap().put_batch(channel, &batch).unwrap(), Status::OutOfMemory);
+        assert_eq!(Legacy::to(&node).put_batch(channel, &batch), Status::OutOfMemory);
         all_there(&node, channel, taken);
         until("it is found", || finding(&node, "write") == Some(3.0));
         disk.resize(more);
         if let Some(mut client) = waiting {
-            assert_eq!(client.status().unwrap(), Status::Ok);
+            assert_eq!(client.read_status(), Status::Ok);
         }
         let (key, value) = record(taken);
-        until("it goes on", || Legacy::to(&node).unwrap().put(channel, key, &value) == Status::Ok);
+        until("it goes on", || Legacy::to(&node).put(channel, key, &value) == Status::Ok);
         taken += 1;
         until("nothing is found any more", || finding(&node, "write").is_none());
         all_there(&node, channel, taken);
@@ -95,13 +96,13 @@ fn kept(mode: Mode, channel: &str) {
         process.kill();
         let process = node.start();
         // The record whose answer did not come may be there or not.
-        let there = Legacy::to(&node).unwrap().channel_size(channel).0;
+        let there = Legacy::to(&node).channel_size(channel).0;
         assert!((taken - u64::from(waiting.is_some())..=taken).contains(&there), "{there} of {taken}");
         taken = there;
         all_there(&node, channel, taken);
         disk.resize("64m");
         let (key, value) = record(taken);
-        until("it goes on", || Legacy::to(&node).unwrap().put(channel, key, &value) == Status::Ok);
+        until("it goes on", || Legacy::to(&node).put(channel, key, &value) == Status::Ok);
         taken += 1;
         assert_eq!(process.stop(), Some(0));
     } else {
@@ -142,7 +143,7 @@ fn a_stop_on_a_full_disk_says_what_is_lost() {
     assert!(node.log().contains("records are lost"), "{}", node.log());
     disk.resize("4m");
     let process = node.start();
-    let there = Legacy::to(&node).unwrap().channel_size("c").0;
+    let there = Legacy::to(&node).channel_size("c").0;
     assert!((taken / 2..taken).contains(&there), "{there} of {taken}");
     // Of each bucket the end is missing, and nothing before it.
     let mut next_of = std::collections::BTreeMap::new();
@@ -152,7 +153,7 @@ fn a_stop_on_a_full_disk_says_what_is_lost() {
         assert!(key == expected && value == bytes, "{next} is next");
         *next += 1;
     };
-    Legacy::to(&node).unwrap().each("c", visit).unwrap();
+    Legacy::to(&node).each("c", visit);
     assert_eq!(process.stop(), Some(0));
     assert_eq!(check(&node, &[]).0, 0);
 }
@@ -164,6 +165,6 @@ fn a_disk_that_is_nearly_full_is_found() {
     std::fs::write(node.path("data/filler"), vec![1; 4_050_000]).unwrap();
     let process = node.start();
     until("it is found", || finding(&node, "disk_free") == Some(3.0));
-    assert_eq!(Legacy::to(&node).unwrap().put("c", 1, b"there is room for this"), Status::Ok);
+    assert_eq!(Legacy::to(&node).put("c", 1, b"there is room for this"), Status::Ok);
     assert_eq!(process.stop(), Some(0));
 }

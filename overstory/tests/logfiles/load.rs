@@ -66,7 +66,7 @@ fn two_hundred_channels_are_written_at_once_with_a_bounded_number_of_open_files(
                 for part in 0..4 {
                     let node = &node;
                     scope.spawn(move || {
-                        let mut client = Legacy::to(node).unwrap();
+                        let mut client = Legacy::to(node);
                         for number in 0..rounds {
                             for channel in (part..200).step_by(4) {
                                 client.put_all(&name(channel), &[record(channel, number)]);
@@ -75,7 +75,7 @@ fn two_hundred_channels_are_written_at_once_with_a_bounded_number_of_open_files(
                     });
                 }
             });
-            let mut client = Legacy::to(&node).unwrap();
+            let mut client = Legacy::to(&node);
             for channel in 0..200 {
                 let expected: Vec<Record> = (0..rounds).map(|number| record(channel, number)).collect();
                 assert_eq!(client.all(&name(channel)), expected);
@@ -84,7 +84,7 @@ fn two_hundred_channels_are_written_at_once_with_a_bounded_number_of_open_files(
         assert!(most <= WRITE_FILES + READERS + OTHERS, "{}: {most} files", mode.name());
         assert_eq!(process.stop(), Some(0));
         let process = node.start();
-        assert_eq!(Legacy::to(&node).unwrap().size().0, 200 * rounds);
+        assert_eq!(Legacy::to(&node).size().0, 200 * rounds);
         process.kill();
     }
 }
@@ -97,8 +97,8 @@ fn ten_thousand_buckets_scattered_over_63_bits_are_written_and_read_with_a_bound
     let key = |number: u64| (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1;
     let mut records: Vec<Record> = (0..BUCKETS).map(|number| (key(number), number.to_string().into_bytes())).collect();
     let ((), most) = most_files(&process, || {
-        let mut client = Legacy::to(&node).unwrap();
-        records.chunks(1000).for_each(|some| assert_eq!(client.put_batch("c", some).unwrap(), Status::Ok));
+        let mut client = Legacy::to(&node);
+        records.chunks(1000).for_each(|some| assert_eq!(client.put_batch("c", some), Status::Ok));
         records.sort_unstable();
         assert!(client.all("c") == records);
     });
@@ -106,15 +106,15 @@ fn ten_thousand_buckets_scattered_over_63_bits_are_written_and_read_with_a_bound
     assert!(peak(&process) < 250 << 10, "{} KiB", peak(&process));
     // A range of a few costs what a few cost, however many there are: no directory is read for it.
     let few: Vec<Record> = records.iter().step_by(50).cloned().collect();
-    assert_eq!(Legacy::to(&node).unwrap().put_batch("few", &few).unwrap(), Status::Ok);
-    assert_eq!(Legacy::to(&node).unwrap().all("few"), few);
-    let mut neo = Neo::to(&node).unwrap();
+    assert_eq!(Legacy::to(&node).put_batch("few", &few), Status::Ok);
+    assert_eq!(Legacy::to(&node).all("few"), few);
+    let mut neo = Neo::to(&node);
     let mut ids = 1..;
     let mut ranges = |channel: &str| {
         let begin = Instant::now();
         for (record, id) in few.iter().zip(&mut ids) {
             let at = i64::try_from(record.0).unwrap();
-            assert_eq!(neo.get_range(id, channel, at, at).unwrap(), std::slice::from_ref(record));
+            assert_eq!(neo.get_range(id, channel, at, at), std::slice::from_ref(record));
         }
         begin.elapsed()
     };
@@ -125,7 +125,7 @@ fn ten_thousand_buckets_scattered_over_63_bits_are_written_and_read_with_a_bound
     let begin = Instant::now();
     let process = node.start();
     println!("start with 10,000 buckets after a kill: {:?}", begin.elapsed());
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let there = client.all("c");
     assert!(there.iter().all(|record| records.binary_search(record).is_ok()));
     assert_eq!(client.channel_size("c").0, there.len() as u64);
@@ -138,12 +138,12 @@ fn memory_is_flat_while_millions_of_records_are_written_and_read() {
     const BATCH: u64 = 20_000;
     let node = set_up(Mode::Interval);
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let value = |number: u64| number.to_le_bytes().repeat(2);
     let mut first = 0;
     for begin in (0..RECORDS).step_by(20_000) {
         let records: Vec<Record> = (begin..begin + BATCH).map(|number| (number / 50, value(number))).collect();
-        assert_eq!(client.put_batch("c", &records).unwrap(), Status::Ok);
+        assert_eq!(client.put_batch("c", &records), Status::Ok);
         if begin == BATCH * 15 {
             first = peak(&process);
         }
@@ -152,12 +152,10 @@ fn memory_is_flat_while_millions_of_records_are_written_and_read() {
     assert!(written < first + (64 << 10), "{first} KiB with a tenth, {written} KiB with all");
     assert_eq!(client.size(), (RECORDS, RECORDS * 16));
     let mut next = 0;
-    client
-        .each("c", |key, bytes| {
-            assert!(key == next / 50 && bytes[..8] == next.to_le_bytes(), "{next} is next");
-            next += 1;
-        })
-        .unwrap();
+    client.each("c", |key, bytes| {
+        assert!(key == next / 50 && bytes[..8] == next.to_le_bytes(), "{next} is next");
+        next += 1;
+    });
     assert_eq!(next, RECORDS);
     let read = peak(&process);
     assert!(read < written + (96 << 10), "{written} KiB before it was read, {read} KiB after");

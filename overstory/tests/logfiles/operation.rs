@@ -22,12 +22,12 @@ fn every_stopping_signal_saves_everything_and_ends_with_0() {
         let mut next = 0;
         for signals in [&["-TERM"][..], &["-INT"], &["-QUIT"], &["-TERM", "-HUP", "-INT", "-TERM"]] {
             let process = node.start();
-            let mut client = Legacy::to(&node).unwrap();
+            let mut client = Legacy::to(&node);
             client.put_all("c", &records(next, 200));
             client.put_all("v2_c", &records(next, 200));
             next += 200;
             // Who reads slowly, or says nothing, is no reason to wait.
-            let mut neo = Neo::to(&node).unwrap();
+            let mut neo = Neo::to(&node);
             let read = overstory_swarm::neo::dls::Request::GetRange {
                 channel: b"c",
                 low: 0,
@@ -35,8 +35,8 @@ fn every_stopping_signal_saves_everything_and_ends_with_0() {
                 filter: b"",
                 mode: 0,
             };
-            assert_eq!(neo.ask(1, &read).unwrap(), [1]);
-            let _silent = Legacy::to(&node).unwrap();
+            assert_eq!(neo.ask(1, &read), [1]);
+            let _silent = Legacy::to(&node);
             signals.iter().for_each(|signal| process.signal(signal));
             assert_eq!(process.ended(), Some(0), "{signals:?}");
             assert!(node.log().trim_end().ends_with("Event loop exited"), "{}", node.log());
@@ -48,9 +48,9 @@ fn every_stopping_signal_saves_everything_and_ends_with_0() {
         assert_eq!(node.run("logfiles_check", &["elsewhere"]).status.code(), Some(0));
         let process = node.start();
         for channel in ["c", "v2_c"] {
-            assert!(Legacy::to(&node).unwrap().all(channel) == records(0, next), "{}", mode.name());
+            assert!(Legacy::to(&node).all(channel) == records(0, next), "{}", mode.name());
         }
-        assert_eq!(Legacy::to(&node).unwrap().size().0, next * 2);
+        assert_eq!(Legacy::to(&node).size().0, next * 2);
         assert_eq!(process.stop(), Some(0));
     }
 }
@@ -66,19 +66,19 @@ fn a_stop_in_the_middle_of_puts_and_reads_keeps_what_was_answered() {
             let sent = std::thread::scope(|scope| {
                 let (node, channel, answered, over) = (&node, channel.as_str(), &answered, &over);
                 let putting = scope.spawn(move || {
-                    let (mut client, mut sent) = (Legacy::to(node).unwrap(), 0);
+                    let (mut client, mut sent) = (Legacy::to(node), 0);
                     loop {
                         let mut bytes = Vec::new();
                         for (key, value) in records(sent, 50) {
                             let key = hex(key);
                             Request::Put { channel: channel.as_bytes(), key: &key, value: &value }.encode(&mut bytes);
                         }
-                        if client.connection.send(&bytes).is_err() {
+                        if client.try_send(&bytes).is_err() {
                             return sent;
                         }
                         sent += 50;
                         for _ in 0..50 {
-                            let Ok(status) = client.status() else { return sent };
+                            let Ok(status) = client.try_read_status() else { return sent };
                             assert_eq!(status, Status::Ok);
                             answered.fetch_add(1, Ordering::Relaxed);
                         }
@@ -86,9 +86,9 @@ fn a_stop_in_the_middle_of_puts_and_reads_keeps_what_was_answered() {
                 });
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
-                        let Ok(mut client) = Legacy::to(node) else { return };
+                        let Ok(mut client) = Legacy::try_to(node) else { return };
                         let mut next = 0;
-                        let _ = client.each(channel, |key, value| {
+                        let _ = client.try_each(channel, |key, value| {
                             assert!(records(next, 1) == [(key, value.to_vec())], "{next} is next");
                             next += 1;
                         });
@@ -100,7 +100,7 @@ fn a_stop_in_the_middle_of_puts_and_reads_keeps_what_was_answered() {
                 putting.join().unwrap()
             });
             let process = node.start();
-            let all = Legacy::to(&node).unwrap().all(&channel);
+            let all = Legacy::to(&node).all(&channel);
             let there = all.len() as u64;
             let got = answered.load(Ordering::Relaxed);
             assert!((got..=sent).contains(&there), "{got} answered, {there} there, {sent} sent");
@@ -114,7 +114,7 @@ fn a_stop_in_the_middle_of_puts_and_reads_keeps_what_was_answered() {
 fn a_data_directory_has_one_node_and_its_logs_are_reopened() {
     let (node, other) = (instance(Mode::Interval), instance(Mode::Always));
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     client.put_all("c", &records(0, 500));
     let second = node.run("logfilesnode", &["-c", "etc/config.ini"]);
     assert_eq!(second.status.code(), Some(1));
@@ -150,7 +150,7 @@ fn the_checker_reads_beside_a_node_that_writes() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let (mut client, mut next) = (Legacy::to(&node).unwrap(), 0);
+            let (mut client, mut next) = (Legacy::to(&node), 0);
             while !over.load(Ordering::Relaxed) {
                 client.put_all("c", &records(next, 100));
                 client.put_all("v2_c", &records(next, 100));

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use overstory_swarm::legacy::dls::Request;
 use overstory_swarm::legacy::{NodeAddress, Nodes, Status};
 use overstory_testkit::node::{NodeInstance, until};
+use overstory_testkit::trouble::{random, some_microseconds};
 
 use super::client::{Legacy, Record};
-use super::rig::{Mode, instance, random, some_microseconds};
+use super::rig::{Mode, instance};
 
 const RECORDS: u64 = 4000;
 
@@ -23,14 +24,14 @@ fn send(client: &mut Legacy, target: &NodeInstance) {
     let address = NodeAddress { address: ip.as_bytes(), port: target.legacy.port() };
     let (mut buffer, mut bytes) = (Vec::new(), Vec::new());
     Request::Redistribute { fraction: 1.0, nodes: Nodes::new([address], &mut buffer) }.encode(&mut bytes);
-    client.connection.send(&bytes).unwrap();
+    client.send(&bytes);
 }
 
 /// What two nodes have together; each has no more than was put, and counts exactly.
 fn together(nodes: [&NodeInstance; 2]) -> BTreeSet<Record> {
     let mut all = BTreeSet::new();
     for node in nodes {
-        let mut client = Legacy::to(node).unwrap();
+        let mut client = Legacy::to(node);
         let there = client.all("c");
         let bytes: usize = there.iter().map(|(_, value)| value.len()).sum();
         assert_eq!(client.size(), (there.len() as u64, bytes as u64));
@@ -46,15 +47,15 @@ fn killed_nodes_lose_no_record_of_a_redistribution() {
         let (old, new) = (instance(Mode::Always), instance(Mode::Always));
         let (mut source, mut target) = (old.start(), new.start());
         let all: Vec<Record> = records().into_iter().collect();
-        Legacy::to(&old).unwrap().put_all("c", &all);
+        Legacy::to(&old).put_all("c", &all);
         for _ in 0..2 {
-            let mut client = Legacy::to(&old).unwrap();
+            let mut client = Legacy::to(&old);
             send(&mut client, &new);
             let part = random(RECORDS);
-            let mut watch = Legacy::to(&new).unwrap();
-            until("records move", || watch.size().0 >= part || !client.connection.is_silent());
+            let mut watch = Legacy::to(&new);
+            until("records move", || watch.size().0 >= part || !client.is_silent());
             some_microseconds(2000);
-            killed += u32::from(client.connection.is_silent());
+            killed += u32::from(client.is_silent());
             // One of them, or both.
             if round % 3 != 1 {
                 source.kill();
@@ -68,11 +69,11 @@ fn killed_nodes_lose_no_record_of_a_redistribution() {
         }
         // Where only the target died it still goes on, and a second one is refused until it is done.
         until("it is finished", || {
-            let mut client = Legacy::to(&old).unwrap();
+            let mut client = Legacy::to(&old);
             send(&mut client, &new);
-            client.status().unwrap() == Status::Ok && client.size().0 == 0
+            client.read_status() == Status::Ok && client.size().0 == 0
         });
-        assert!(Legacy::to(&new).unwrap().all("c").into_iter().collect::<BTreeSet<_>>() == records());
+        assert!(Legacy::to(&new).all("c").into_iter().collect::<BTreeSet<_>>() == records());
         for (node, process) in [(&old, source), (&new, target)] {
             assert_eq!(process.stop(), Some(0));
             assert!(!node.log().contains(" Fatal "), "{}", node.log());

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use overstory_client::dls::{Filter, Order};
 use overstory_client::{ClientConfig, DlsClient, Identity, Registry};
+use overstory_replay::system_time;
 use overstory_swarm::auth::ClientKey;
 use overstory_testkit::node::{NodeInstance, until};
 
-use super::client::{Legacy, Record, now};
+use super::client::{Legacy, Record};
 use super::rig::{Mode, check, instance};
 
 const DAY: u64 = 86_400;
 
 /// Two buckets of so many days ago, large enough for being worth it.
 fn records(days: u64) -> Vec<Record> {
-    let first = (now() - days * DAY) & !0x1fff;
+    let first = (system_time() - days * DAY) & !0x1fff;
     let value = |number: u64| format!("{days} days ago, record {number} {}", "text ".repeat(20)).into_bytes();
     (0..4000).map(|number| (first + number * 2, value(number))).collect()
 }
@@ -35,7 +36,7 @@ fn format(node: &NodeInstance, channel: &str, key: u64) -> Option<u8> {
 fn old_buckets_are_compressed_and_older_ones_deleted_by_the_node() {
     let node = instance(Mode::Always);
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let ages = [1, 20, 200];
     for channel in ["kept", "log-a"] {
         ages.iter().for_each(|days| client.put_all(channel, &records(*days)));
@@ -46,7 +47,7 @@ fn old_buckets_are_compressed_and_older_ones_deleted_by_the_node() {
     assert_eq!(process.stop(), Some(0));
     node.set("CompressAfterDays", "log-", "10").set("DeleteAfterDays", "log-", "100");
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     let (old, older) = (records(20), records(200));
     let left = &all[4000..];
     until("it is compressed and deleted", || {
@@ -67,7 +68,7 @@ fn old_buckets_are_compressed_and_older_ones_deleted_by_the_node() {
     assert_eq!(check(&node, &[]).0, 0);
     process.kill();
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     assert_eq!((client.all("log-a").len(), client.all("kept") == all), (8001, true));
     assert_eq!(client.channel_size("log-a").0, 8001);
     assert_eq!(process.stop(), Some(0));
@@ -79,13 +80,13 @@ fn what_the_published_systems_cron_has_compressed_is_read_again() {
     let node = instance(Mode::Interval);
     let process = node.start();
     let all = records(20);
-    Legacy::to(&node).unwrap().put_all("c", &all);
+    Legacy::to(&node).put_all("c", &all);
     assert_eq!(process.stop(), Some(0));
     let file = path(&node, "c", all[0].0);
     assert!(std::process::Command::new("gzip").arg(&file).status().unwrap().success());
     fs::remove_file(node.path("data/.catalogue")).unwrap();
     let process = node.start();
-    let mut client = Legacy::to(&node).unwrap();
+    let mut client = Legacy::to(&node);
     until("it is taken in", || client.all("c").len() == all.len());
     assert!(client.all("c") == all);
     assert_eq!(process.stop(), Some(0));

@@ -7,7 +7,7 @@ use overstory_swarm::key::Key;
 use overstory_swarm::neo::dht::{Control, GetAll, GetAllMessage, Request as Neo};
 use proptest::prelude::*;
 
-use crate::rig::{NeoClient, Node, Setup, frame};
+use crate::rig::{NeoClient, Node, Setup};
 
 const CHANNEL: &[u8] = b"c";
 
@@ -174,9 +174,7 @@ fn a_long_search_lets_other_requests_through() {
     let node = Node::start(Setup { records, ..Setup::default() });
     let mut client = NeoClient::open(&node, "test");
     let search = GetAll { start_suspended: false, channel: CHANNEL, after: None, keys_only: false, filter: b"needle" };
-    let mut body = 1u64.to_le_bytes().to_vec();
-    Neo::GetAll(search).encode(&mut body);
-    client.connection.send(&frame(1, &body));
+    client.begin(1, &Neo::GetAll(search));
     assert_eq!((client.read(1), client.read(1)), (vec![0xfd], vec![5]));
     client.begin(2, &Neo::Exists { channel: CHANNEL, key: Key(1) });
     assert_eq!((client.read(2), client.read(2)), (vec![0xfd], vec![1]));

@@ -1,10 +1,9 @@
 //! Nodes join under load: nothing is lost, doubled or overtaken.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
-use std::time::Duration;
 
 use overstory_client::{ClientConfig, DhtClient, Identity, Registry};
 use overstory_swarm::auth::ClientKey;
@@ -273,9 +272,7 @@ impl Target {
     }
 
     fn accept(&self) -> Connection {
-        let stream: TcpStream = self.listener.accept().unwrap().0;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Connection { stream }
+        Connection::of(self.listener.accept().unwrap().0)
     }
 
     /// Reads a PutBatch; its bytes.

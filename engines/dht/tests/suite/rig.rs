@@ -12,7 +12,7 @@ use overstory_replay::Host;
 use overstory_runtime::Shutdown;
 use overstory_swarm::key::{HashRange, Key};
 
-pub(crate) use overstory_replay::client::frame;
+pub(crate) use overstory_replay::client::message;
 pub(crate) use overstory_replay::{Connection, NeoClient, eventually};
 
 /// How a node is set up.

@@ -6,7 +6,7 @@ use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dht::Request as Legacy;
 use overstory_swarm::neo::dht::{Control, MirrorMessage, Request as Neo};
 
-use crate::rig::{Connection, NeoClient, Node, Setup, frame};
+use crate::rig::{Connection, NeoClient, Node, Setup, message};
 
 const CHANNEL: &[u8] = b"c";
 
@@ -21,9 +21,9 @@ fn put_many(node: &Node, from: u64, count: u64) {
         let burst = start..(start + 2000).min(from + count);
         let mut bytes = Vec::new();
         for key in burst.clone() {
-            let mut body = (key + 1).to_le_bytes().to_vec();
-            Neo::Put { channel: CHANNEL, key: Key(key), value: b"value" }.encode(&mut body);
-            bytes.extend(frame(1, &body));
+            let mut payload = Vec::new();
+            Neo::Put { channel: CHANNEL, key: Key(key), value: b"value" }.encode(&mut payload);
+            bytes.extend(message(key + 1, &payload));
         }
         client.connection.send(&bytes);
         for key in burst {
