@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use overstory_testkit::ports::free_port;
 use overstory_testkit::supervisord::{SupervisordPrefix, is_live};
 
 /// Appends what happens to `tmp/order`, and runs until it is told to end.
@@ -102,10 +103,6 @@ impl Stack {
     fn order(&self) -> Vec<String> {
         self.prefix.read("tmp/order").lines().map(str::to_owned).collect()
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -209,8 +206,10 @@ fn a_service_that_never_answers_fails_with_what_was_met() {
 #[test]
 fn a_service_that_dies_after_it_was_ready_is_noticed() {
     let stack = Stack::new("dying", "", "web");
-    stack.program("dying", "sleep 1.5; exit 3", &["autorestart=true"]);
-    stack.program("web", FOREVER, &["startsecs=2"]);
+    // It ends once the service is started that waits for it to be ready, and that start takes two seconds.
+    let dying = "cd $(dirname $0)/../tmp; until [ -e web ]; do sleep 0.05; done; rm web; exit 3";
+    stack.program("dying", dying, &["autorestart=true"]);
+    stack.program("web", &format!("touch $(dirname $0)/../tmp/web; {FOREVER}"), &["startsecs=2"]);
     let ran = stack.run("hypcontrol start");
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(ran.out.contains("\nBACKEND dying FAILED after "), "{}", ran.out);
