@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use overstory_model::{Clock, RoutingKey, SystemClock};
 use overstory_runtime::Shutdown;
 use overstory_testkit::broker;
 use overstory_testkit::node::{LOGFILES, NodeInstance, NodeProcess, ZERO_KEY};
+use overstory_testkit::ports::free_port;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -203,10 +204,6 @@ fn name_nodes(root: &Path, nodes: &[NodeInstance]) {
     let mut lines = String::new();
     nodes.iter().for_each(|node| writeln!(lines, "{}", node.neo).unwrap());
     fs::write(root.join("etc/nodes/logfiles.nodes"), lines).unwrap();
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn http(port: u16, path: &str, headers: &str) -> Option<(u16, String)> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use overstory_client::dht::Selection;
 use overstory_client::{ClientConfig, DhtClient, Identity, Registry};
 use overstory_swarm::auth::ClientKey;
 use overstory_swarm::key::{HashRange, Key};
+use overstory_testkit::ports::free_port_with;
 use tempfile::TempDir;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_overstory");
@@ -33,7 +34,7 @@ impl Node {
         fs::create_dir_all(dir.path().join("etc")).unwrap();
         fs::create_dir_all(dir.path().join("log")).unwrap();
         fs::write(dir.path().join("etc/credentials"), credentials()).unwrap();
-        let port = free_ports();
+        let port = free_port_with(&[100]);
         let config = format!(
             "[Server]\naddress = 127.0.0.1\nport = {port}\nminval = {:#018x}\nmaxval = {:#018x}\n\
              unix_socket_path = node.socket\n[Options_Memory]\nlock_memory = false\ndisable_direct_io = true\n\
@@ -76,17 +77,6 @@ fn spawn(dir: &Path) -> Child {
     let mut command = Command::new(EXECUTABLE);
     command.args(["dhtnode", "-c", "etc/config.ini"]).current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-/// A port that is free together with the one 100 above it.
-fn free_ports() -> u16 {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if port < 65_000 && TcpListener::bind(("127.0.0.1", port + 100)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn credentials() -> String {

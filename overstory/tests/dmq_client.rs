@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use overstory_client::dmq::Delivery;
 use overstory_client::{ClientConfig, DmqClient, Error, Identity, Registry};
 use overstory_swarm::auth::ClientKey;
+use overstory_testkit::ports::free_port;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -33,7 +34,7 @@ impl Node {
         fs::create_dir_all(dir.path().join("etc")).unwrap();
         fs::create_dir_all(dir.path().join("log")).unwrap();
         fs::write(dir.path().join("etc/credentials"), credentials()).unwrap();
-        let ports = free_ports();
+        let ports = (free_port(), free_port());
         let config = format!(
             "[Server]\naddress = 127.0.0.1\nport = {}\nneoport = {}\nchannel_size_limit = {limit}\n\
              unix_socket_path = node.socket\n[Queue]\ndurability = {durability}\n\
@@ -75,11 +76,6 @@ fn spawn(dir: &Path) -> Child {
     let mut command = Command::new(EXECUTABLE);
     command.args(["dmqnode", "-c", "etc/config.ini"]).current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-fn free_ports() -> (u16, u16) {
-    let (one, two) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-    (one.local_addr().unwrap().port(), two.local_addr().unwrap().port())
 }
 
 fn credentials() -> String {

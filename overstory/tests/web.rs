@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use overstory_amqp::queues::queue_counts;
 use overstory_amqp::{AmqpConfig, topology};
 use overstory_testkit::broker;
+use overstory_testkit::ports::free_port;
 use serde_json::{Value, json};
 
 /// No condition takes longer than this to come true, on a busy machine.
@@ -110,10 +111,6 @@ impl Prefix {
         let (status, body) = http(self.port, path, &format!("x-canopsis-authkey: {key}\r\n")).unwrap();
         (status, serde_json::from_str(&body).unwrap())
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn http(port: u16, path: &str, headers: &str) -> Option<(u16, String)> {

@@ -364,7 +364,7 @@ async fn databases_of_later_versions_are_refused() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_not_available_within_seconds() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = overstory_testkit::ports::free_port();
     let config = StoreConfig::mongodb(format!("mongodb://127.0.0.1:{port}/"), "nothing");
     let began = Instant::now();
     assert!(matches!(engines(&config).await, Err(StoreError::Unavailable(_))));

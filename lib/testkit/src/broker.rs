@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use overstory_amqp::AmqpConfig;
 use overstory_runtime::lock::FileLock;
+
+use crate::ports::{claim, free_port};
 
 const KEEPER: &str = include_str!("broker/keeper.sh");
 const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
@@ -221,7 +223,7 @@ impl Node {
         for folder in ["etc", "log", "lib", "leases"] {
             fs::create_dir_all(dir.join(folder))?;
         }
-        let [amqp_port, epmd_port, dist_port, tls_port] = free_ports()?;
+        let [amqp_port, epmd_port, dist_port, tls_port] = std::array::from_fn(|_| free_port());
         let at = dir.display();
         let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp_port}\nlog.file = {at}/log/rabbit.log\nlog.file.level = info\n\
@@ -274,8 +276,9 @@ impl Node {
         }
     }
 
-    /// Notes that this process uses the broker.
+    /// Notes that this process uses the broker, and claims its port for the time when the broker is down.
     fn lease(&self) -> Result<()> {
+        claim(self.amqp_port);
         let lease = self.dir.join("leases").join(std::process::id().to_string());
         fs::write(lease, runner()).context("the shared broker's leases")
     }
@@ -393,19 +396,6 @@ fn answers(port: u16) -> bool {
         Ok(first[0] == 1)
     };
     probe().unwrap_or(false)
-}
-
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All held until all are known, so that they differ.
-    let mut listeners = Vec::with_capacity(N);
-    for _ in 0..N {
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
-    }
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }
 
 /// A short name for these bytes.

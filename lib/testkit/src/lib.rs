@@ -3,5 +3,6 @@
 pub mod broker;
 pub mod mongo;
 pub mod node;
+pub mod ports;
 pub mod supervisord;
 pub mod trouble;

@@ -6,7 +6,7 @@
 //! own ([`MongoServer`]). A shell beside each server ends it when the tests are gone, however they went.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use overstory_runtime::program::variable;
 use overstory_store::StoreConfig;
 use tempfile::TempDir;
+
+use crate::ports::free_port;
 
 /// Becomes the server, beside a shell that waits until nobody holds the other end of its input and then kills the
 /// server. `$1` is a directory to remove as well, `$2` the one that tells the server from others.
@@ -102,7 +104,7 @@ impl MongoServer {
         loop {
             let (path, dir) = directory()?;
             let server = Self {
-                port: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
+                port: free_port(),
                 log: path.join("log"),
                 program: program.clone(),
                 data: path.join("data"),

@@ -5,15 +5,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::ports::{free_port, free_port_with};
 
 /// How long anything may take that should be there soon, on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -308,35 +309,15 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(3));
 }
 
-/// A legacy and a neo port that nobody uses, below those that the system gives to clients.
+/// A legacy and a neo port.
 fn free_ports(neo: NeoPort) -> (u16, u16) {
-    loop {
-        let port = free_port();
-        match neo {
-            NeoPort::Key(_) => return (port, free_port()),
-            NeoPort::Above(offset) if is_free(port + offset) => return (port, port + offset),
-            NeoPort::Above(_) => {}
+    match neo {
+        NeoPort::Key(_) => (free_port(), free_port()),
+        NeoPort::Above(offset) => {
+            let port = free_port_with(&[offset]);
+            (port, port + offset)
         }
     }
-}
-
-fn free_port() -> u16 {
-    const FIRST: u16 = 11_000;
-    const COUNT: u32 = 19_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        // Processes that run at the same time begin at different places.
-        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let offset = (std::process::id().wrapping_mul(2_654_435_761) >> 8).wrapping_add(step * 7) % COUNT;
-        let port = FIRST + u16::try_from(offset).unwrap();
-        if is_free(port) {
-            return port;
-        }
-    }
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `amqp2engines` as it is installed, on a real broker and an embedded store, in a prefix of its own.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use overstory_amqp::{AmqpConfig, Outgoing, Publisher, PublisherOptions, Receipt,
 use overstory_model::{Alarm, EntityId, RoutingKey, Step};
 use overstory_runtime::{Home, Shutdown};
 use overstory_store::{PageRequest, StoreConfig, StoreKind, WebSide, open_web};
+use overstory_testkit::ports::free_port;
 use serde_json::Value;
 
 /// No condition takes longer than this to come true, on a busy machine.
@@ -247,8 +248,4 @@ pub(crate) fn check(resource: &str, state: u8) -> Value {
         "connector": "test", "connector_name": "engines", "event_type": "check", "source_type": "resource",
         "component": "host1", "resource": resource, "state": state, "output": format!("state {state}"),
     })
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -1,6 +1,5 @@
 //! What the tests against a broker share.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,11 +36,6 @@ pub(crate) fn spooling(config: &AmqpConfig, name: &str, dir: &Path, max_bytes: u
 pub(crate) fn consumer(config: &AmqpConfig, queue: &str, prefetch: u16) -> Consumer {
     let options = ConsumerOptions { prefetch, ..ConsumerOptions::new(queue, "test consumer") };
     Consumer::start(config.clone(), options, Shutdown::new())
-}
-
-/// A port that nobody listens on.
-pub(crate) fn closed_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for a condition.

@@ -108,7 +108,7 @@ async fn without_a_spool_a_full_queue_is_the_callers_business() {
 #[tokio::test]
 async fn a_broker_that_is_not_there_means_spool_or_refusal_never_a_wait_without_end() {
     let mut config = broker::shared().unwrap();
-    config.port = crate::common::closed_port();
+    config.port = overstory_testkit::ports::free_port();
     let dir = tempfile::tempdir().unwrap();
     let spooling = spooling(&config, "away", dir.path(), 1 << 20);
     assert_eq!(spooling.publish(numbered(1)).await.unwrap(), Receipt::Spooled);
@@ -123,7 +123,7 @@ async fn a_broker_that_is_not_there_means_spool_or_refusal_never_a_wait_without_
 #[tokio::test]
 async fn a_full_spool_says_so_and_keeps_what_it_has() {
     let config = broker::shared().unwrap();
-    let away = overstory_amqp::AmqpConfig { port: crate::common::closed_port(), ..config.clone() };
+    let away = overstory_amqp::AmqpConfig { port: overstory_testkit::ports::free_port(), ..config.clone() };
     let dir = tempfile::tempdir().unwrap();
     let first = spooling(&away, "bounded", dir.path(), 16 * 1024);
     let outcomes = first.publish_all((0..1000).map(numbered).collect()).await;
@@ -143,7 +143,7 @@ async fn a_full_spool_says_so_and_keeps_what_it_has() {
 #[tokio::test]
 async fn a_spooled_message_whose_exchange_is_gone_becomes_a_dead_letter_and_holds_nobody_up() {
     let config = broker::shared().unwrap();
-    let away = overstory_amqp::AmqpConfig { port: crate::common::closed_port(), ..config.clone() };
+    let away = overstory_amqp::AmqpConfig { port: overstory_testkit::ports::free_port(), ..config.clone() };
     let dir = tempfile::tempdir().unwrap();
     let first = spooling(&away, "orphan", dir.path(), 1 << 20);
     first.publish(Outgoing { exchange: "no.such".to_owned(), ..numbered(1) }).await.unwrap();
