@@ -2,14 +2,14 @@
 //!
 //! A port that was free a moment ago may be anybody's when the server comes to listen on it, or comes back to it after
 //! a kill. So the ports are below those that the system gives to clients and to whoever asks for port 0, and each is
-//! claimed: the process of the test listens on the same port of 127.0.0.2 as long as it lives, where no other test can.
+//! claimed: as long as it lives, the process of the test has the UDP port of the same number, which no other test can have
+//! then, and no server wants.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-const CLAIMING: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// The ports of what is shipped begin at 21000, the system's own at 32768.
 const FIRST: u16 = 11_000;
 const COUNT: u32 = 9_000;
@@ -31,7 +31,7 @@ pub fn free_port_with(above: &[u16]) -> u16 {
         let port = FIRST + u16::try_from(offset).unwrap();
         let mut claims = Vec::new();
         for port in std::iter::once(port).chain(above.iter().map(|above| port + above)) {
-            claims.extend(TcpListener::bind((CLAIMING, port)).ok().filter(|_| is_free(port)));
+            claims.extend(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok().filter(|_| is_free(port)));
         }
         if claims.len() == above.len() + 1 {
             hold(claims);
@@ -43,11 +43,11 @@ pub fn free_port_with(above: &[u16]) -> u16 {
 /// Claims a port that was chosen by another process, whose server goes on serving this one. It is not a mistake if that
 /// process still claims it.
 pub(crate) fn claim(port: u16) {
-    hold(TcpListener::bind((CLAIMING, port)).into_iter().collect());
+    hold(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).into_iter().collect());
 }
 
-fn hold(claims: Vec<TcpListener>) {
-    static CLAIMS: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+fn hold(claims: Vec<UdpSocket>) {
+    static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     CLAIMS.lock().unwrap_or_else(PoisonError::into_inner).extend(claims);
 }
 
@@ -65,9 +65,10 @@ mod tests {
         assert_eq!(ports.len(), 50);
         for port in ports {
             assert!(is_free(port), "nobody listens on it");
-            assert!(TcpListener::bind((CLAIMING, port)).is_err(), "another process takes another one");
+            assert!(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok(), "at no address");
+            assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_err(), "another process takes another one");
         }
         let pair = free_port_with(&[100]);
-        assert!(TcpListener::bind((CLAIMING, pair + 100)).is_err());
+        assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, pair + 100)).is_err());
     }
 }
