@@ -1,5 +1,6 @@
 //! Measures puts into the storage of a logfiles node, without the network: time per record on the node's thread, and bytes
-//! to the disk next to a plain loop of writes. `put_speed DIR [MiB]`; use a release build.
+//! to the disk next to a plain loop of writes; and puts that are answered when they are durable, 64 at once, over one and
+//! many channels. `put_speed DIR [MiB [CHANNELS...]]`; with 0 MiB only the durable ones. Use a release build.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -8,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use overstory_logfiles::disk::SystemDisk;
 use overstory_logfiles::storage::{Storage, StorageOptions, SyncMode};
 use overstory_node::commit::Commits;
@@ -19,9 +22,21 @@ fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let dir = args.next().ok_or_else(|| anyhow::anyhow!("put_speed DIR [MiB]"))?;
     let mebibytes: u64 = args.next().map_or(Ok(1024), |text| text.parse())?;
+    let mut channels: Vec<u64> = args.map(|text| text.parse()).collect::<Result<_, _>>()?;
+    if channels.is_empty() {
+        channels = vec![1, 8, 200];
+    }
     let (dir, bytes) = (Path::new(&dir), mebibytes << 20);
     let scratch = dir.join("put-speed");
     fs::create_dir_all(&scratch)?;
+    for channels in channels {
+        let (what, records) =
+            (format!("always, 64 at once: 1 KiB, {channels} channels"), if channels < 8 { 20_000 } else { 10_000 });
+        puts(&scratch, &what, SyncMode::Always, records, 1024, channels, 1000)?;
+    }
+    if mebibytes == 0 {
+        return Ok(fs::remove_dir_all(&scratch)?);
+    }
     plain_writes(&scratch, bytes)?;
     for (what, size, channels, per_key) in [
         ("100 B, one channel", 100, 1, 1000),
@@ -32,7 +47,6 @@ fn main() -> anyhow::Result<()> {
         let records = if size == 100 { bytes / 4 / 100 } else { bytes / 1024 };
         puts(&scratch, what, SyncMode::Interval, records, size, channels, per_key)?;
     }
-    puts(&scratch, "always, 64 at once: 1 KiB, one channel", SyncMode::Always, 20_000, 1024, 1, 1000)?;
     plain_writes(&scratch, bytes)?;
     fs::remove_dir_all(&scratch)?;
     Ok(())
@@ -75,6 +89,7 @@ fn puts(
         let names: Vec<String> = (0..channels).map(|channel| format!("channel-{channel}")).collect();
         let value = vec![7_u8; size];
         let (begun, mut putting) = (Instant::now(), Duration::ZERO);
+        let before = cpu()?;
         let mut record = 0;
         while record < records {
             let turn = Instant::now();
@@ -91,19 +106,32 @@ fn puts(
             }
         }
         storage.flush().await?;
-        let written = begun.elapsed();
+        let (written, used) = (begun.elapsed(), cpu()? - before);
         storage.close().await?;
         drive.await?;
         let bytes = records * size as u64;
         let nanos = putting.as_nanos() / u128::from(records);
         println!(
-            "{what}: {nanos} ns a put, {} to the files, {} with the final sync",
+            "{what}: {nanos} ns a put, {:.0} puts/s at {:.2} us of all threads, {} to the files, {} with the final sync",
+            per_second(records, written),
+            1e6 / per_second(records, used),
             rate(bytes, written),
             rate(bytes, begun.elapsed()),
         );
         anyhow::Ok(())
     })?;
     Ok(fs::remove_dir_all(&path)?)
+}
+
+fn cpu() -> anyhow::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or_default();
+    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn per_second(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

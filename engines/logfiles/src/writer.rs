@@ -9,11 +9,13 @@
 //! the others go on.
 
 mod bad;
+mod due;
 mod files;
 mod queue;
 mod rewrite;
 mod run;
 mod sync;
+mod syncers;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -99,7 +101,7 @@ pub(crate) enum Job {
     },
     Checkpoint,
     /// What the thread that makes files durable for a checkpoint has done.
-    Durable(Box<sync::Durable>),
+    Durable(Box<due::Durable>),
     RemoveChannel {
         place: Place,
         answer: Answer<()>,

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Storage, SyncMode};
+use super::Storage;
 use crate::writer::{Answer, Done, Job, Unwritten};
 
 impl Storage {
@@ -112,10 +112,9 @@ impl Storage {
             state.seal_all();
         }
         let closed = self.ask(Job::Close).await;
-        let always = self.state.borrow().options.sync == SyncMode::Always;
         if closed.is_ok() {
             self.commits.reached(self.commits.made());
-        } else if always {
+        } else {
             self.commits.fail();
         }
         let writer = self.state.borrow_mut().writer.take();

@@ -7,6 +7,7 @@ mod missing;
 mod open_files;
 mod races;
 mod reads;
+mod stand_still;
 mod stop;
 mod use_case;
 

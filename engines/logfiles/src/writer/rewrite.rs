@@ -118,7 +118,12 @@ impl Writer {
         self.will_be_other(place, Some(number));
         match self.disk.remove(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
+            Err(error) => {
+                // It is still there, and who has removed it does not know of it any more.
+                let _as_it_is = self.rescan(place, number, Entry::EMPTY);
+                return Err(error);
+            }
+            Ok(()) => {}
         }
         self.out.push(Done::Changed { key, entry: None });
         if let Some(slot) = path.parent() {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::bad::{BadBuckets, Fault};
 use super::files::Files;
+use super::syncers::Syncers;
 use super::{Answer, Chunk, Done, Figures, Job, Key, Place, Queue, Setup, Trouble, Unwritten};
 use crate::bucket::BucketNumber;
 use crate::catalogue::{ChannelId, Entry, Log, Written};
@@ -19,6 +20,10 @@ use crate::walk::{Step, Walker};
 
 /// Jobs that are taken at once, and chunks that share one sync of the log.
 const RUN: usize = 128;
+
+/// Files that are made durable at the same time while requests wait for it, and in the background.
+const GROUP_SYNCS: usize = 64;
+const CHECKPOINT_SYNCS: usize = 8;
 
 /// A bucket that the writer has at hand: it was written to since it was durable, or the node has a buffer for it.
 #[derive(Debug)]
@@ -63,6 +68,7 @@ pub(crate) struct Writer {
     pub(super) lost: bool,
     pub(super) sync_failed: bool,
     pub(super) checkpoints: u64,
+    pub(super) syncers: Arc<Syncers>,
     pub(super) checkpointing: Option<std::thread::JoinHandle<()>>,
     /// A checkpoint was asked for while one was under way.
     pub(super) checkpoint_again: bool,
@@ -91,7 +97,9 @@ impl Writer {
         done: mpsc::Sender<Vec<Done>>,
         unsynced: Vec<(Place, BucketNumber, Entry, Option<String>)>,
     ) -> io::Result<Self> {
+        let at_once = if setup.always { GROUP_SYNCS } else { CHECKPOINT_SYNCS };
         let mut writer = Self {
+            syncers: Arc::new(Syncers::new(Arc::clone(&disk), at_once)),
             files: Files::new(Arc::clone(&disk), setup.dir.clone(), setup.open_files),
             encoder: v2::Encoder::new(setup.level)?,
             disk,
@@ -275,11 +283,13 @@ impl Writer {
     }
 
     fn stand_still(&mut self, trouble: Trouble) -> Next {
-        if self.trouble.as_ref() != Some(&trouble) {
+        let known = self.trouble.replace(trouble.clone());
+        if known.as_ref() != Some(&trouble) {
             tracing::error!(target: "node.storage", full = trouble.full, what = trouble.text, "records cannot be written");
             self.out.push(Done::Trouble(Some(trouble.clone())));
-            self.trouble = Some(trouble.clone());
-        } else if self.wants_close() {
+        }
+        // Whatever it failed at before: each try may be at another bucket.
+        if known.is_some() && self.wants_close() {
             return self.give_up(&trouble);
         }
         let mut overtaking: Vec<Job> = Vec::new();

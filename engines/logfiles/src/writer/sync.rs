@@ -1,135 +1,15 @@
 //! What makes written bytes durable: groups, checkpoints, the end.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
-use super::bad::{is_closed, is_of_all};
+use super::due::{Due, Durable, Open};
 use super::files::path;
 use super::{Done, Job, Key, Trouble, Unwritten, Writer};
-use crate::catalogue::{Entry, Synced};
-use crate::disk::{Disk, File};
+use crate::catalogue::Synced;
 
-/// Files that are made durable at the same time.
-const PARALLEL: usize = 8;
 /// Touched buckets from which on a checkpoint does not wait for its time, so that memory and log stay small.
 const MANY: usize = 20_000;
-
-/// A bucket whose file is to be made durable.
-#[derive(Debug)]
-pub(super) struct Due {
-    key: Key,
-    generation: u64,
-    entry: Entry,
-    unsynced: u64,
-    path: PathBuf,
-    file: Option<Open>,
-    /// The file was not there any more.
-    gone: bool,
-    /// It could not be opened, for this reason: what was written is not known to be durable.
-    closed: Option<String>,
-}
-
-/// Only while the writer has it open: files that are yet to be made durable do not count as open beside those.
-struct Open(Weak<dyn File>);
-
-impl std::fmt::Debug for Open {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("file")
-    }
-}
-
-/// What was made durable for a checkpoint.
-#[derive(Debug)]
-pub(crate) struct Durable {
-    buckets: Vec<Due>,
-    dirs: Vec<PathBuf>,
-    result: io::Result<()>,
-}
-
-/// What became of a file that was to be made durable.
-enum End {
-    Durable,
-    Gone,
-    Closed(String),
-}
-
-impl Due {
-    fn is(&mut self, end: End) {
-        match end {
-            End::Durable => {}
-            End::Gone => self.gone = true,
-            End::Closed(why) => self.closed = Some(why),
-        }
-    }
-
-    fn sync(&self, disk: &dyn Disk) -> io::Result<End> {
-        if self.unsynced == 0 {
-            return Ok(End::Durable);
-        }
-        match self.file.as_ref().and_then(|file| file.0.upgrade()) {
-            Some(file) => file.sync().map(|()| End::Durable),
-            None => match disk.open(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(End::Gone),
-                Err(error) if !is_of_all(&error) => Ok(End::Closed(error.to_string())),
-                file => file?.sync().map(|()| End::Durable),
-            },
-        }
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
-    }
-}
-
-/// Makes files durable, several at a time, then directories. Those that are gone, or cannot be opened, are marked.
-fn make_durable(disk: &dyn Disk, buckets: &mut [Due], dirs: &[PathBuf]) -> io::Result<()> {
-    if buckets.len() < 3 {
-        for due in buckets.iter_mut() {
-            let end = due.sync(disk)?;
-            due.is(end);
-        }
-    } else {
-        let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let all: &[Due] = buckets;
-        let ends: Mutex<Vec<(usize, End)>> = Mutex::default();
-        let work = || {
-            while let Some((at, due)) =
-                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, all.get(at)?)))
-            {
-                match due.sync(disk) {
-                    Ok(End::Durable) => {}
-                    Ok(end) => ends.lock().unwrap_or_else(PoisonError::into_inner).push((at, end)),
-                    Err(error) => failed.lock().unwrap_or_else(PoisonError::into_inner).push(error),
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL.min(all.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Err(error);
-        }
-        for (at, end) in ends.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            if let Some(due) = buckets.get_mut(at) {
-                due.is(end);
-            }
-        }
-    }
-    for dir in dirs {
-        match disk.sync_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if is_closed(&error) && buckets.iter().any(|due| due.path.starts_with(dir)) => {
-                for due in buckets.iter_mut().filter(|due| due.path.starts_with(dir)) {
-                    due.closed = Some(error.to_string());
-                }
-            }
-            synced => synced?,
-        }
-    }
-    Ok(())
-}
 
 impl Writer {
     /// All that is touched, or only what is not durable.
@@ -193,15 +73,17 @@ impl Writer {
         if self.sync_failed {
             return Ok(());
         }
-        let mut due = self.due(false);
-        let dirs = self.files.take_pending();
-        if let Err(error) = make_durable(&*self.disk, &mut due, &dirs) {
-            self.cannot_sync(&error);
+        let mut durable = Durable::new(self.due(false), self.files.take_pending());
+        let (syncers, log) = (Arc::clone(&self.syncers), &mut self.log);
+        // An entry of the log whose bytes are not durable proves nothing: the two need no order.
+        let logged = durable.make(&syncers, || log.sync());
+        if let Err(error) = &durable.result {
+            self.cannot_sync(error);
             return Ok(());
         }
-        self.set_back(&mut due);
-        self.files.are_durable(dirs);
-        match self.log.sync() {
+        self.set_back(&mut durable.buckets);
+        self.files.are_durable(durable.dirs);
+        match logged {
             Ok(()) => {
                 let lost = std::mem::take(&mut self.lost);
                 self.out.push(Done::Synced { commit, lost });
@@ -236,21 +118,21 @@ impl Writer {
             self.checkpoints += 1;
             return;
         }
-        let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
-        let (disk, queue) = (Arc::clone(&self.disk), Arc::clone(&self.queue));
+        let mut durable = Durable::new(self.due(true), self.files.take_pending());
+        let (syncers, queue) = (Arc::clone(&self.syncers), Arc::clone(&self.queue));
         if self.setup.always {
             // A group must not be told durable while something that it needs is still on its way: here and now.
-            match make_durable(&*disk, &mut durable.buckets, &durable.dirs) {
-                Ok(()) => {
-                    self.set_back(&mut durable.buckets);
-                    queue.push(Job::Durable(Box::new(durable)));
-                }
-                Err(error) => self.cannot_sync(&error),
+            durable.make(&syncers, || ());
+            if let Err(error) = &durable.result {
+                self.cannot_sync(error);
+                return;
             }
+            self.set_back(&mut durable.buckets);
+            queue.push(Job::Durable(Box::new(durable)));
             return;
         }
         let work = move || {
-            durable.result = make_durable(&*disk, &mut durable.buckets, &durable.dirs);
+            durable.make(&syncers, || ());
             queue.push(Job::Durable(Box::new(durable)));
         };
         match std::thread::Builder::new().name("logfiles-sync".into()).spawn(work) {
@@ -356,8 +238,8 @@ impl Writer {
             }
         }
         if !self.sync_failed {
-            let mut durable = Durable { buckets: self.due(true), dirs: self.files.take_pending(), result: Ok(()) };
-            durable.result = make_durable(&*self.disk, &mut durable.buckets, &durable.dirs);
+            let mut durable = Durable::new(self.due(true), self.files.take_pending());
+            durable.make(&self.syncers, || ());
             self.end_checkpoint(&mut durable)?;
         }
         Ok(())
