@@ -11,6 +11,7 @@ mod plan;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod worker;
 
 pub use keeper::Keeper;

@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use overstory_model::State as Level;
 use overstory_node::commit::Commits;
@@ -27,7 +27,7 @@ use overstory_node::inspect::Finding;
 use tokio::sync::{Notify, mpsc};
 
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
-use crate::catalogue::{Entry, Totals};
+use crate::catalogue::{self, Entry, Totals};
 use crate::damages::{Damage, Damages};
 use crate::disk::Disk;
 use crate::read::{After, AsOf, BucketView, Views};
@@ -48,6 +48,7 @@ pub struct Storage {
     wake: Notify,
     commits: Rc<Commits>,
     damages: Damages,
+    last_written: Option<i64>,
 }
 
 /// Figures of the storage.
@@ -82,6 +83,7 @@ impl Storage {
         commits: Rc<Commits>,
     ) -> Result<(Self, OpenReport), OpenError> {
         make_dir(&*disk, dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
+        let last_written = disk.stat(&dir.join(catalogue::FILE)).ok().and_then(|stat| millis(stat.modified));
         let opened = recovery::open(Arc::clone(&disk), dir, &OpenOptions { boot_id: options.boot_id.clone() })?;
         let mut state = State::new(options, Arc::from(dir), opened.catalogue);
         let options = &state.options;
@@ -105,7 +107,13 @@ impl Storage {
         state.writer = Some(writer);
         let (done, wake, damages) = (RefCell::new(done), Notify::new(), Damages::default());
         opened.report.missing.iter().for_each(|missing| damages.missing(missing));
-        Ok((Self { state: RefCell::new(state), done, wake, commits, damages }, opened.report))
+        Ok((Self { state: RefCell::new(state), done, wake, commits, damages, last_written }, opened.report))
+    }
+
+    /// When the data directory was written to before the start, in milliseconds since 1970; none if it was new.
+    #[must_use]
+    pub const fn last_written(&self) -> Option<i64> {
+        self.last_written
     }
 
     /// Takes a record. When the reply has to wait it was counted in [`Commits`].
@@ -387,6 +395,11 @@ fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         disk.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
     }
     Ok(())
+}
+
+fn millis(time: SystemTime) -> Option<i64> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok()
 }
 
 fn with_pending(totals: Totals, pending: impl Iterator<Item = (u64, u64)>) -> Totals {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use overstory_model::{Clock, State};
 use overstory_node::inspect::Finding;
+use tokio::time::Instant;
 
 use crate::bucket::BucketNumber;
 use crate::catalogue::Entry;
@@ -23,6 +24,7 @@ use super::archive::{self, Unpack};
 use super::count::Count;
 use super::plan::{self, Action, Policy};
 use super::rewrite::{Rewrite, is_packed};
+use super::trust::Trust;
 use super::worker::Worker;
 
 /// From one look at the ages of buckets to the next.
@@ -38,6 +40,8 @@ const PROBLEMS: usize = 100;
 const REST: u32 = 3;
 /// Buckets that are smaller are not worth being packed.
 const SMALLEST: u64 = 64 << 10;
+/// Buckets that are not larger are not worth being compressed: they take a block of the file system all the same.
+const ONE_BLOCK: u64 = 4096;
 
 /// Keeps the buckets of a [`Storage`] in the background. Belongs to the node's thread.
 pub struct Keeper {
@@ -47,11 +51,12 @@ pub struct Keeper {
     policy: Policy,
     worker: Worker,
     known: RefCell<Known>,
+    pub(super) trust: RefCell<Trust>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// What cannot be compressed or taken in, and why.
+    /// What cannot be compressed, deleted or taken in, and why.
     problems: BTreeMap<String, String>,
     /// Buckets that end with an index, with their lengths.
     packed: HashMap<(Box<str>, BucketNumber), u64>,
@@ -81,7 +86,8 @@ impl Keeper {
         rest: u32,
     ) -> io::Result<Self> {
         let worker = Worker::start(disk, rest)?;
-        Ok(Self { storage, dir: dir.to_owned(), clock, policy, worker, known: RefCell::default() })
+        let trust = RefCell::new(Trust::new(Instant::now(), clock.now().0, storage.last_written()));
+        Ok(Self { storage, dir: dir.to_owned(), clock, policy, worker, known: RefCell::default(), trust })
     }
 
     /// Keeps the buckets, without end. What it is at when it is dropped is done again after the next start.
@@ -112,7 +118,11 @@ impl Keeper {
     /// What cannot be done.
     pub fn findings(&self, out: &mut Vec<Finding>) {
         let known = self.known.borrow();
-        if let Some((file, why)) = known.problems.last_key_value() {
+        if let Some(leap) = self.trust.borrow().leapt() {
+            let days = leap.as_secs() / 86_400;
+            let text = format!("the clock is {days} days ahead of what was seen before: nothing is deleted for a day");
+            out.push(Finding { check: "retention", state: State::Major, text });
+        } else if let Some((file, why)) = known.problems.last_key_value() {
             let text = format!("{} buckets cannot be compressed or taken in; {file}: {why}", known.problems.len());
             out.push(Finding { check: "retention", state: State::Minor, text });
         }
@@ -171,8 +181,10 @@ impl Keeper {
 
     /// Deletes, compresses and packs what is old enough.
     pub(super) async fn retain(&self) {
+        let believed = self.look_at_clock();
         self.each_batch(async |channel, batch| {
-            let ages = self.policy.ages(channel);
+            let mut ages = self.policy.ages(channel);
+            ages.delete = ages.delete.filter(|_| believed);
             let now = self.policy.now(self.clock.now().0);
             for (number, action) in plan::plan(&batch, now, &ages) {
                 let done = match action {
@@ -184,6 +196,28 @@ impl Keeper {
             }
         })
         .await;
+        self.forget_what_is_gone();
+    }
+
+    /// Whether it can be believed when it says that something is old.
+    fn look_at_clock(&self) -> bool {
+        let mut trust = self.trust.borrow_mut();
+        let before = trust.leapt();
+        let leapt = trust.look(Instant::now(), self.clock.now().0);
+        if let Some(leap) = leapt.filter(|_| leapt != before) {
+            let days = leap.as_secs() / 86_400;
+            tracing::warn!(target: "node.keeper", days, "the clock has leapt ahead, nothing is deleted for a day");
+        }
+        leapt.is_none()
+    }
+
+    /// Forgets the problems of buckets and channels that were removed.
+    fn forget_what_is_gone(&self) {
+        let is_there = |file: &String| {
+            let channel = file.split('/').next().unwrap_or_default();
+            self.storage.has_channel(channel)
+        };
+        self.known.borrow_mut().problems.retain(|file, _| is_there(file));
     }
 
     /// Takes in what is archived.
@@ -217,6 +251,9 @@ impl Keeper {
         let as_of = self.storage.as_of();
         // What is in memory is in the file then, if nothing comes after it.
         let Some(entry) = self.storage.entry(channel, number) else { return Ok(()) };
+        if entry.length <= ONE_BLOCK {
+            return Ok(());
+        }
         let path = self.path(channel, number);
         // One that was written to meanwhile has its turn again.
         self.rewrite(channel, number, path, entry.length, (&as_of, entry.length)).await.map(|_| ())
@@ -249,7 +286,7 @@ impl Keeper {
         let as_of = self.storage.as_of();
         let delete = self.policy.ages(channel).delete;
         let age = plan::age(number, self.policy.now(self.clock.now().0));
-        if delete.is_none_or(|delete| age < delete) {
+        if !self.look_at_clock() || delete.is_none_or(|delete| age < delete) {
             if self.storage.entry(channel, number).is_some_and(|entry| entry.length > 0) {
                 return Err("the bucket is there as well; the archive is left as it is".into());
             }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use overstory_model::Millis;
 use overstory_model::clock::ManualClock;
+use overstory_model::{Clock, Millis};
 use overstory_node::commit::Commits;
+use tokio::time::Instant;
 
+use super::trust::Trust;
 use super::*;
 use crate::bucket::BucketNumber;
 use crate::catalogue::Entry;
@@ -52,7 +54,7 @@ fn with_keeper<F: Future>(disk: SimDisk, test: impl FnOnce(Rig) -> F) -> F::Outp
         let unit = Unit::Seconds;
         let policy = Policy { compress_after: days(10), delete_after: days(100), unit, level: 3 };
         let clock = Arc::new(ManualClock::new(Millis(0)));
-        let time: Arc<dyn overstory_model::Clock> = Arc::<ManualClock>::clone(&clock);
+        let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
         let keeper = Keeper::resting(Rc::clone(&storage), shared, Path::new(DIR), time, policy, 0).unwrap();
         let result = test(Rig { disk, storage, keeper, clock }).await;
         drive.abort();
@@ -64,7 +66,13 @@ impl Rig {
     /// Makes it a number of days after the bucket's last key.
     fn days_after(&self, key: u64, days: u64) {
         let seconds = BucketNumber::of(key).last_key() + days * DAY;
-        self.clock.set(Millis(i64::try_from(seconds * 1000).unwrap()));
+        self.leap_to(i64::try_from(seconds * 1000).unwrap());
+        // As if so much time had passed.
+        self.keeper.trust.replace(Trust::new(Instant::now(), self.clock.now().0, None));
+    }
+
+    fn leap_to(&self, millis: i64) {
+        self.clock.set(Millis(millis));
     }
 
     async fn put(&self, key: u64, values: impl Iterator<Item = Vec<u8>>) {
@@ -191,7 +199,7 @@ fn a_late_record_comes_behind_the_index_and_is_packed_with_the_others() {
 #[test]
 fn a_damaged_bucket_is_told_of_and_stays_as_it_is() {
     let disk = SimDisk::new();
-    let mut bytes = bucket(Format::V1, KEY, 100);
+    let mut bytes = bucket(Format::V1, KEY, 300);
     bytes[100] ^= 1;
     let damage = 16 + (bytes.len() - 16) / 2;
     bytes[damage..damage + 30].fill(0xff);
@@ -304,6 +312,46 @@ fn a_full_disk_leaves_the_bucket_and_nothing_else() {
         rig.disk.set_free(None);
         rig.keeper.retain().await;
         assert_eq!(rig.entry(KEY).unwrap().format, Some(Format::V2));
+        assert_eq!(rig.problems(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_deletes_nothing() {
+    with_keeper(SimDisk::new(), async |rig| {
+        rig.put(KEY, (0..10).map(|n| vec![n; 1000])).await;
+        rig.days_after(KEY, 1);
+        rig.keeper.retain().await;
+        let now = rig.clock.now().0;
+        rig.leap_to(now + 3650 * 86_400_000 + 3_600_000);
+        rig.keeper.retain().await;
+        assert_eq!(rig.entry(KEY).unwrap().records, 10);
+        let expected = "the clock is 3650 days ahead of what was seen before: nothing is deleted for a day";
+        assert_eq!(rig.problems(), [expected]);
+        rig.leap_to(now);
+        rig.keeper.retain().await;
+        assert_eq!(rig.problems(), [""; 0]);
+        rig.days_after(KEY, 100);
+        rig.keeper.retain().await;
+        assert_eq!(rig.entry(KEY), None);
+    });
+}
+
+#[test]
+fn a_small_bucket_is_not_made_larger_and_what_was_removed_is_no_problem() {
+    let disk = SimDisk::new();
+    let mut damaged = bucket(Format::V1, KEY, 1000);
+    damaged[5000..5030].fill(0xff);
+    write(&disk, &path(KEY), &damaged);
+    with_keeper(disk, async |rig| {
+        rig.put(KEY + 0x1000, std::iter::once(b"small".to_vec())).await;
+        let small = rig.entry(KEY + 0x1000);
+        rig.days_after(KEY + 0x1000, 10);
+        rig.keeper.retain().await;
+        assert_eq!(rig.entry(KEY + 0x1000), small);
+        assert_eq!(rig.problems().len(), 1);
+        rig.storage.remove_channel("log").await.unwrap();
+        rig.keeper.retain().await;
         assert_eq!(rig.problems(), [""; 0]);
     });
 }
