@@ -8,7 +8,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::core::{Core, Event};
-use super::{Identity, establish};
+use super::handshake::establish;
+use super::identity::Identity;
 use crate::error::Error;
 
 /// What has arrived and is not complete.

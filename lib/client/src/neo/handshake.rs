@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::Identity;
+use super::identity::Identity;
 use crate::error::Error;
 use crate::socket;
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use self::shared::{Phase, Shared};
-use super::Identity;
 use super::core::Opening;
+use super::identity::Identity;
 use crate::error::Error;
 
 pub(crate) use call::{Call, Next};

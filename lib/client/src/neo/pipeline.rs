@@ -9,9 +9,9 @@ use overstory_swarm::neo::dls;
 use overstory_swarm::neo::dmq::{self, Channels, PopReply, PushReply};
 use tokio::time::timeout;
 
-use super::Identity;
 use super::conn::Conn;
 use super::core::{Event, Opening};
+use super::identity::Identity;
 use crate::error::Error;
 
 /// Bytes that are read at once.

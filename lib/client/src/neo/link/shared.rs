@@ -13,8 +13,8 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::neo::Identity;
 use crate::neo::core::{Core, Opening, Shape};
+use crate::neo::identity::Identity;
 
 /// Bytes that may wait to be sent; requests wait while there are more.
 const MAX_UNSENT: usize = 8 << 20;

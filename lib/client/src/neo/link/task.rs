@@ -16,7 +16,7 @@ use super::shared::{Done, LinkEvent, Phase, RANGE_SLOT, Shared, State, finish, t
 use crate::error::Error;
 use crate::neo::conn::Input;
 use crate::neo::core::Event;
-use crate::neo::{establish, silent};
+use crate::neo::handshake::{establish, silent};
 
 /// First wait before connecting again (protocol §2.8).
 const RETRY_FIRST: Duration = Duration::from_millis(20);
