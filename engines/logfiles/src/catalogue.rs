@@ -21,7 +21,7 @@ use crate::format::Format;
 use state::State;
 
 pub(crate) use entries::Write;
-pub(crate) use log::FILE;
+pub(crate) use log::{FILE, Was, due_at};
 pub use log::{Log, Synced, Written};
 
 /// A channel, as long as the process runs. That of a removed channel is not given to another one.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use crate::bucket::BucketNumber;
 use crate::catalogue::state::{self, End, State};
-use crate::catalogue::{Catalogue, Entry, Log};
+use crate::catalogue::{Catalogue, Entry, Log, Was, due_at};
 use crate::checkpoint;
 use crate::disk::Disk;
 
@@ -182,24 +182,26 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<Op
     let mut report = OpenReport::default();
     let loaded = load(&*disk, dir, &mut report)?;
     let boot = options.boot_id.as_bytes();
-    let (mut state, end) = loaded.map_or_else(|| (State::default(), None), |(state, end)| (state, Some(end)));
-    if end.is_some() {
+    let (mut state, mut was) = loaded.map_or_else(|| (State::default(), None), |(state, was)| (state, Some(was)));
+    if was.is_some() {
         report.end = match state.closed {
             true => LastEnd::Clean,
             false if !boot.is_empty() && state.boot == boot => LastEnd::Killed,
             false => LastEnd::PowerCut,
         };
     }
-    let was_clean = state.closed;
-    let mut directories = Directories { disk: &*disk, dir, state: &mut state, report: &mut report, changed: false };
+    let mut directories =
+        Directories { disk: &*disk, dir, state: &mut state, report: &mut report, changed: Vec::new(), differs: false };
     directories.read().map_err(at(dir))?;
-    let changed = directories.changed;
+    let (changed, differs) = (directories.changed, directories.differs);
+    was.iter_mut().for_each(|was| was.changed.clone_from(&changed));
     // One of a published node, which has written to buckets that this one takes for known, or knows nothing of.
     let foreign = matches!(report.end, LastEnd::None | LastEnd::Clean | LastEnd::Unknown);
     if foreign {
         bucket::published(&*disk, dir, &mut state, &mut report);
     }
-    if report.found > 0 || report.recovered > 0 {
+    let differs = differs || report.recovered > 0;
+    if differs {
         // Whoever wrote these files may not have made them durable, and the log says that they are.
         if let Err(error) = disk.sync_all(dir) {
             report.problem(format!("{}: what was found cannot be made durable: {error}", dir.display()));
@@ -208,8 +210,7 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<Op
     let unsynced = bucket::recover(&*disk, dir, &mut state, &mut report);
     state.closed = false;
     state.boot = boot.to_vec();
-    let same = was_clean && !changed && report.recovered == 0;
-    let log = resume(&disk, dir, &state, end, same).map_err(at(&dir.join(crate::catalogue::FILE)))?;
+    let log = resume(&disk, dir, &state, was, differs).map_err(at(&dir.join(crate::catalogue::FILE)))?;
     if foreign {
         remove_leftovers(&*disk, dir, &mut report);
     }
@@ -218,7 +219,7 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<Op
 }
 
 /// What the catalogue's file says, and where it ends; none if there is none that can be used.
-fn load(disk: &dyn Disk, dir: &Path, report: &mut OpenReport) -> Result<Option<(State, u64)>, OpenError> {
+fn load(disk: &dyn Disk, dir: &Path, report: &mut OpenReport) -> Result<Option<(State, Was)>, OpenError> {
     let path = dir.join(crate::catalogue::FILE);
     let file = match disk.open(&path) {
         Ok(file) => file,
@@ -226,7 +227,10 @@ fn load(disk: &dyn Disk, dir: &Path, report: &mut OpenReport) -> Result<Option<(
         Err(source) => return Err(OpenError::Io { path, source }),
     };
     let why = match state::load(&*file) {
-        Ok((state, end, End::Good | End::Torn)) => return Ok(Some((state, end))),
+        Ok((state, end, End::Good | End::Torn)) => {
+            let touched = state.touched.keys().copied().collect();
+            return Ok(Some((state, Was { end, touched, changed: Vec::new() })));
+        }
         Ok((_, _, End::Newer(version))) => return Err(OpenError::Newer { path, version }),
         Ok((_, end, End::Damaged)) => format!("damaged at {end}"),
         Err(error) => error.to_string(),
@@ -241,19 +245,16 @@ fn load(disk: &dyn Disk, dir: &Path, report: &mut OpenReport) -> Result<Option<(
     Ok(None)
 }
 
-/// The log: what it was if that still holds, or written anew.
-fn resume(disk: &Arc<dyn Disk>, dir: &Path, state: &State, end: Option<u64>, same: bool) -> io::Result<Log> {
-    if let Some(end) = end {
-        if same {
-            let mut log = Log::resume(Arc::clone(disk), dir, state, Some(end))?;
-            log.run(&state.boot)?;
-            return Ok(log);
-        }
+/// The log: what it was, if that holds but for what was written to, or written anew.
+fn resume(disk: &Arc<dyn Disk>, dir: &Path, state: &State, was: Option<Was>, differs: bool) -> io::Result<Log> {
+    match was {
+        Some(was) if !differs && was.end < due_at(state.size()) => Log::resume(Arc::clone(disk), dir, state, &was),
         // What was found is found again at the next start, if there is no room for it now.
-        return Log::resume(Arc::clone(disk), dir, state, None)
-            .or_else(|_| Log::resume_full(Arc::clone(disk), dir, state));
+        Some(was) => {
+            Log::anew(Arc::clone(disk), dir, state).or_else(|_| Log::resume_full(Arc::clone(disk), dir, state, &was))
+        }
+        None => Log::anew(Arc::clone(disk), dir, state),
     }
-    Log::resume(Arc::clone(disk), dir, state, None)
 }
 
 /// What published nodes and interrupted writes have left.

@@ -84,8 +84,8 @@ pub(crate) enum Item<'a> {
     Bucket { id: u32, number: BucketNumber, entry: Entry, more: bool },
     /// A bucket that is gone.
     BucketRemoved { id: u32, number: BucketNumber },
-    /// A bucket that is about to be written to, and what is durable of it.
-    Touched { id: u32, number: BucketNumber, entry: Entry },
+    /// A bucket that is about to be written to, and what is durable of it; `only`: nothing that was told before counts.
+    Touched { id: u32, number: BucketNumber, entry: Entry, only: bool },
     /// A write to a touched bucket has been made.
     Written { id: u32, number: BucketNumber, write: Write },
     /// Another file is about to be renamed over the bucket's.
@@ -141,9 +141,9 @@ impl Item<'_> {
                 bucket(id, number);
                 5
             }
-            Item::Touched { id, number, entry } => {
+            Item::Touched { id, number, entry, only } => {
                 bucket(id, number);
-                put_entry(&entry, false, out);
+                put_entry(&entry, only, out);
                 6
             }
             Item::Written { id, number, write } => {
@@ -212,7 +212,11 @@ fn item(kind: u8, body: &[u8]) -> Option<Item<'_>> {
             Item::Bucket { id, number, entry, more }
         }
         5 => Item::BucketRemoved { id: fields.u32()?, number: fields.number()? },
-        6 => Item::Touched { id: fields.u32()?, number: fields.number()?, entry: fields.entry()?.0 },
+        6 => {
+            let (id, number) = (fields.u32()?, fields.number()?);
+            let (entry, only) = fields.entry()?;
+            Item::Touched { id, number, entry, only }
+        }
         7 => {
             let (id, number) = (fields.u32()?, fields.number()?);
             let (offset, length, records, bytes) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
@@ -233,7 +237,7 @@ fn item(kind: u8, body: &[u8]) -> Option<Item<'_>> {
 
 /// Whether the bucket has been looked into from its front to its end.
 const COUNTED: u8 = 0x10;
-/// Whether there may be bytes behind what the entry says.
+/// Whether there may be bytes behind what the entry says; of a touched bucket, whether it is all that is known.
 const MORE: u8 = 0x20;
 
 fn put_entry(entry: &Entry, more: bool, out: &mut Vec<u8>) {
@@ -313,7 +317,8 @@ mod tests {
             Item::Bucket { id: 7, number, entry, more: true },
             Item::Bucket { id: 7, number, entry: Entry { format: None, counted: false, ..entry }, more: false },
             Item::BucketRemoved { id: 7, number: BucketNumber::of(u64::MAX) },
-            Item::Touched { id: 7, number, entry: Entry::EMPTY },
+            Item::Touched { id: 7, number, entry: Entry::EMPTY, only: false },
+            Item::Touched { id: 7, number, entry, only: true },
             Item::Written { id: 7, number, write: Write { offset: 1, length: 2, records: 3, bytes: 4, crc: 5 } },
             Item::Replacing { id: 7, number },
             Item::Directory { id: 7, slot: None, seconds: 8, nanos: 9 },

@@ -11,7 +11,7 @@ use crate::disk::{Disk, File};
 
 use super::Entry;
 use super::entries::{self, Item, Next, Write};
-use super::state::{self, End, Modified, NEVER, State, first_of_slot, modified};
+use super::state::{self, End, Modified, NEVER, State, Touched, first_of_slot, modified};
 
 /// The name in the data directory.
 pub(crate) const FILE: &str = ".catalogue";
@@ -85,63 +85,82 @@ pub struct Synced {
 }
 
 impl Log {
-    /// The log behind what was read from its file, or a new file if there is none.
-    pub(crate) fn resume(disk: Arc<dyn Disk>, dir: &Path, state: &State, end: Option<u64>) -> io::Result<Self> {
-        let Some(end) = end else {
-            let anew = write_anew(&*disk, dir, state)?;
-            let mut log = Self::new(disk, dir, state, Arc::clone(&anew.file), anew.size);
-            // What failed is made up for by the first sync.
-            let _later = log.is_anew(anew);
-            return Ok(log);
-        };
+    /// A log with a new file, that says what a start has found.
+    pub(crate) fn anew(disk: Arc<dyn Disk>, dir: &Path, state: &State) -> io::Result<Self> {
+        let anew = write_anew(&*disk, dir, state)?;
+        let mut log = Self::new(disk, dir, state, Arc::clone(&anew.file), anew.size);
+        // What failed is made up for by the first sync.
+        let _later = log.is_anew(anew);
+        Ok(log)
+    }
+
+    /// The log behind what was read from its file, up to `end`. `found` is what a start has made of it: the same, but for
+    /// the buckets that were written to, and those are told.
+    pub(crate) fn resume(disk: Arc<dyn Disk>, dir: &Path, found: &State, was: &Was) -> io::Result<Self> {
+        let mut log = Self::behind(disk, dir, found, was.end)?;
+        log.changed.extend(was.changed.iter().copied());
+        log.tell_start(found, &was.touched);
+        Ok(log)
+    }
+
+    /// The same where more is not as the file says, and there is no room for another one: that is found again by the next
+    /// start.
+    pub(crate) fn resume_full(disk: Arc<dyn Disk>, dir: &Path, found: &State, was: &Was) -> io::Result<Self> {
+        let (told, ..) = state::load_to(&*disk.open(&dir.join(FILE))?, was.end)?;
+        let mut log = Self::behind(disk, dir, &told, was.end)?;
+        log.is_partial = true;
+        log.tell_start(found, &was.touched);
+        Ok(log)
+    }
+
+    fn behind(disk: Arc<dyn Disk>, dir: &Path, told: &State, end: u64) -> io::Result<Self> {
         let file = disk.create(&dir.join(FILE))?;
         if file.len()? != end {
             // Nothing may come to stand behind the rest of a torn entry, or in front of old ones that come back.
             file.set_len(end)?;
             file.sync()?;
         }
-        Ok(Self::new(disk, dir, state, file, end))
-    }
-
-    /// The log behind what was read from its file, when there is no room for another file: what a start has made of the
-    /// buckets that were written to is told, the rest is found again by the next one.
-    pub(crate) fn resume_full(disk: Arc<dyn Disk>, dir: &Path, found: &State) -> io::Result<Self> {
-        let (told, end, _) = state::load(&*disk.open(&dir.join(FILE))?)?;
-        let mut log = Self::resume(disk, dir, &told, Some(end))?;
-        log.is_partial = true;
-        let mut tell = |item: &Item<'_>| {
-            item.write(&mut log.waiting);
-            Ok(())
-        };
-        tell(&Item::Run { boot: &found.boot })?;
-        for &(id, number) in told.touched.keys() {
-            let Some(channel) = found.channels.get(&id) else { continue };
-            // What was written in another boot is no proof any more.
-            tell(&Item::BucketRemoved { id, number })?;
-            if let Some(touched) = found.touched.get(&(id, number)) {
-                touched.items(id, number, &mut tell)?;
-            } else if let Some(&entry) = channel.buckets.get(&number) {
-                tell(&Item::Bucket { id, number, entry, more: false })?;
-            }
-        }
-        // Nothing is written to a bucket before this is durable.
-        log.touched = true;
+        let mut log = Self::new(disk, dir, told, file, end);
+        log.compact_at = due_at(told.size()).max(end);
         Ok(log)
     }
 
-    fn new(disk: Arc<dyn Disk>, dir: &Path, state: &State, file: Arc<dyn File>, end: u64) -> Self {
+    fn tell_start(&mut self, found: &State, was_touched: &[(u32, BucketNumber)]) {
+        let mut tell = |item: &Item<'_>| {
+            item.write(&mut self.waiting);
+            Ok(())
+        };
+        // A part of this is as good as nothing of it: the process is told of last.
+        for &(id, number) in was_touched {
+            let Some(channel) = found.channels.get(&id) else { continue };
+            let _never_fails = match (found.touched.get(&(id, number)), channel.buckets.get(&number)) {
+                (Some(Touched { writes, told: Some(told), .. }), _) => {
+                    writes.iter().skip(*told).try_for_each(|&write| tell(&Item::Written { id, number, write }))
+                }
+                // What was written in another boot is no proof any more.
+                (Some(touched), _) => touched.items(id, number, &mut tell),
+                (None, Some(&entry)) => tell(&Item::Bucket { id, number, entry, more: false }),
+                (None, None) => tell(&Item::BucketRemoved { id, number }),
+            };
+        }
+        let _never_fails = tell(&Item::Run { boot: &found.boot });
+        // Nothing is written to a bucket before this is durable.
+        self.touched = true;
+    }
+
+    fn new(disk: Arc<dyn Disk>, dir: &Path, told: &State, file: Arc<dyn File>, end: u64) -> Self {
         Self {
             disk,
             dir: dir.to_owned(),
             file,
             end,
             waiting: Vec::new(),
-            ids: state.channels.iter().map(|(id, channel)| (channel.name.clone(), *id)).collect(),
-            next_id: state.next_id,
+            ids: told.channels.iter().map(|(id, channel)| (channel.name.clone(), *id)).collect(),
+            next_id: told.next_id,
             changed: BTreeSet::new(),
             touched: false,
             suspect: false,
-            compact_at: end.saturating_mul(2).saturating_add(SLACK),
+            compact_at: due_at(end),
             is_ending: false,
             is_partial: false,
         }
@@ -158,7 +177,7 @@ impl Log {
             self.names_change(id, number);
         }
         self.touched = true;
-        self.push(&Item::Touched { id, number, entry: *entry })
+        self.push(&Item::Touched { id, number, entry: *entry, only: false })
     }
 
     /// Makes durable which buckets were touched. Costs nothing if there are none.
@@ -299,6 +318,7 @@ impl Log {
             state.apply(&item);
             rest = rest.get(size..).unwrap_or_default();
         }
+        state.finish();
         if end != self.end || !rest.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the catalogue's file is not as it was written"));
         }
@@ -314,11 +334,6 @@ impl Log {
         self.make_room();
         self.disk.remove(&self.dir.join(FILE))?;
         self.disk.sync_dir(&self.dir)
-    }
-
-    /// Says that a process begins.
-    pub(crate) fn run(&mut self, boot: &[u8]) -> io::Result<()> {
-        self.push(&Item::Run { boot })
     }
 
     /// The number of a channel; a new one is told in front of what needs it.
@@ -398,12 +413,28 @@ impl Log {
     fn is_anew(&mut self, anew: Anew) -> io::Result<()> {
         (self.file, self.end) = (anew.file, anew.size);
         self.changed.extend(anew.left_out);
-        self.compact_at = anew.size.saturating_mul(2).saturating_add(SLACK);
+        self.compact_at = due_at(anew.size);
         self.suspect = anew.named.is_err();
         anew.named?;
         self.was_synced();
         Ok(())
     }
+}
+
+/// What the file says when a start reads it.
+#[derive(Debug)]
+pub(crate) struct Was {
+    /// Where its last good entry ends.
+    pub(crate) end: u64,
+    /// The buckets that were written to.
+    pub(crate) touched: Vec<(u32, BucketNumber)>,
+    /// Directories with other times.
+    pub(crate) changed: Vec<(u32, Option<BucketNumber>)>,
+}
+
+/// Bytes at which a file is written anew that had so many when it was new.
+pub(crate) const fn due_at(size: u64) -> u64 {
+    size.saturating_mul(2).saturating_add(SLACK)
 }
 
 /// A file that was written anew, and has the catalogue's name.

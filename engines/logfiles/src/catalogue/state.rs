@@ -10,18 +10,21 @@ use crate::bucket::BucketNumber;
 use crate::disk::File;
 
 use super::Entry;
-use super::entries::{self, HEAD, Head, Item, Next, Write};
+use super::entries::{self, FRAME, HEAD, Head, Item, Next, Write};
 
 /// Bytes that are read at once.
 const WINDOW: usize = 1 << 20;
 
+/// Bytes of the entries of a bucket and of a directory.
+const BUCKET: u64 = FRAME as u64 + 37;
+const DIRECTORY: u64 = FRAME as u64 + 24;
 /// Numbers of channels are smaller: there is always a next one.
 const MAX_ID: u32 = 1 << 31;
 
 /// What the entries up to a place say.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) channels: HashMap<u32, ChannelState>,
+    pub(crate) channels: BTreeMap<u32, ChannelState>,
     /// Buckets that were written to since they were durable.
     pub(crate) touched: BTreeMap<(u32, BucketNumber), Touched>,
     /// The boot of the machine in which the last process wrote.
@@ -36,6 +39,8 @@ pub(crate) struct State {
 pub(crate) struct ChannelState {
     pub(crate) name: Box<str>,
     pub(crate) buckets: BTreeMap<BucketNumber, Entry>,
+    /// Buckets in order, of which the map will be made at once: as long as that is empty.
+    sorted: Vec<(BucketNumber, Entry)>,
     /// When names in the directory were changed the last time.
     pub(crate) modified: Option<Modified>,
     /// The same of the slots' directories, by their first buckets.
@@ -56,10 +61,35 @@ pub(crate) struct Touched {
     pub(crate) writes: Vec<Write>,
     /// Another file may have been renamed over the bucket's.
     pub(crate) replaced: bool,
+    /// How many of the writes stand in the file, behind the base. None: not even that.
+    pub(crate) told: Option<usize>,
+}
+
+impl ChannelState {
+    /// A channel without buckets.
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// The buckets, one by one.
+    fn buckets(&mut self) -> &mut BTreeMap<BucketNumber, Entry> {
+        if !self.sorted.is_empty() {
+            self.buckets = std::mem::take(&mut self.sorted).into_iter().collect();
+        }
+        &mut self.buckets
+    }
+
+    fn set(&mut self, number: BucketNumber, entry: Entry) {
+        if self.buckets.is_empty() && self.sorted.last().is_none_or(|(last, _)| *last < number) {
+            self.sorted.push((number, entry));
+        } else {
+            self.buckets().insert(number, entry);
+        }
+    }
 }
 
 impl State {
-    /// Takes an entry in. False: it cannot stand at this place.
+    /// Takes an entry in; [`State::finish`] has to follow the last one. False: it cannot stand at this place.
     pub(crate) fn apply(&mut self, item: &Item<'_>) -> bool {
         self.closed &= *item == Item::Mark;
         match *item {
@@ -69,7 +99,7 @@ impl State {
                 if id >= MAX_ID || self.channels.contains_key(&id) {
                     return false;
                 }
-                self.channels.insert(id, ChannelState { name: name.into(), ..ChannelState::default() });
+                self.channels.insert(id, ChannelState::new(name));
                 self.next_id = self.next_id.max(id.saturating_add(1));
             }
             Item::ChannelRemoved { id } => {
@@ -81,7 +111,7 @@ impl State {
             }
             Item::Bucket { id, number, entry, more } => {
                 let Some(channel) = self.channels.get_mut(&id) else { return false };
-                channel.buckets.insert(number, entry);
+                channel.set(number, entry);
                 if !more {
                     self.touched.remove(&(id, number));
                 } else if let Some(touched) = self.touched.get_mut(&(id, number)) {
@@ -94,15 +124,15 @@ impl State {
             }
             Item::BucketRemoved { id, number } => {
                 let Some(channel) = self.channels.get_mut(&id) else { return false };
-                channel.buckets.remove(&number);
+                channel.buckets().remove(&number);
                 self.touched.remove(&(id, number));
             }
-            Item::Touched { id, number, entry } => {
+            Item::Touched { id, number, entry, only } => {
                 let Some(channel) = self.channels.get_mut(&id) else { return false };
-                self.touched.entry((id, number)).or_insert_with(|| {
-                    channel.buckets.insert(number, entry);
-                    Touched { base: entry, ..Touched::default() }
-                });
+                if only || !self.touched.contains_key(&(id, number)) {
+                    channel.set(number, entry);
+                    self.touched.insert((id, number), Touched { base: entry, ..Touched::default() });
+                }
             }
             Item::Written { id, number, write } => {
                 let Some(touched) = self.touched.get_mut(&(id, number)) else { return false };
@@ -110,7 +140,7 @@ impl State {
             }
             Item::Replacing { id, number } => {
                 let Some(channel) = self.channels.get_mut(&id) else { return false };
-                let base = *channel.buckets.entry(number).or_insert(Entry::EMPTY);
+                let base = *channel.buckets().entry(number).or_insert(Entry::EMPTY);
                 let touched =
                     self.touched.entry((id, number)).or_insert_with(|| Touched { base, ..Touched::default() });
                 touched.replaced = true;
@@ -128,6 +158,22 @@ impl State {
             Item::Closed => self.closed = true,
         }
         true
+    }
+
+    /// All entries were taken in.
+    pub(crate) fn finish(&mut self) {
+        for channel in self.channels.values_mut() {
+            channel.buckets();
+        }
+    }
+
+    /// Bytes of a file that says this, but for what is written to.
+    pub(crate) fn size(&self) -> u64 {
+        let of = |channel: &ChannelState| {
+            let (buckets, directories) = (channel.buckets.len() as u64, channel.slots.len() as u64 + 1);
+            (FRAME + 4 + channel.name.len()) as u64 + BUCKET * buckets + DIRECTORY * directories
+        };
+        (HEAD + FRAME + self.boot.len()) as u64 + self.channels.values().map(of).sum::<u64>()
     }
 
     /// Forgets slots without buckets whose directories are gone.
@@ -174,14 +220,14 @@ impl State {
 }
 
 impl Touched {
-    /// The entries that say this of a bucket that is not touched.
+    /// The entries that say this of a bucket, whatever was told of it.
     pub(crate) fn items(
         &self,
         id: u32,
         number: BucketNumber,
         out: &mut impl FnMut(&Item<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        out(&Item::Touched { id, number, entry: self.base })?;
+        out(&Item::Touched { id, number, entry: self.base, only: true })?;
         if self.replaced {
             out(&Item::Replacing { id, number })?;
         }
@@ -227,13 +273,24 @@ pub(crate) enum End {
 
 /// Reads a file: what it says, where its last good entry ends, and what is there.
 pub(crate) fn load(file: &dyn File) -> io::Result<(State, u64, End)> {
+    load_to(file, file.len()?)
+}
+
+/// The same of the front of a file.
+pub(crate) fn load_to(file: &dyn File, length: u64) -> io::Result<(State, u64, End)> {
     let mut state = State::default();
-    let mut window = Window { file, length: file.len()?, start: 0, bytes: Vec::new(), taken: 0 };
+    let (end, how) = read(file, length, &mut state)?;
+    state.finish();
+    Ok((state, end, how))
+}
+
+fn read(file: &dyn File, length: u64, state: &mut State) -> io::Result<(u64, End)> {
+    let mut window = Window { file, length, start: 0, bytes: Vec::new(), taken: 0 };
     window.more()?;
     match entries::read_head(window.rest()) {
         Head::Good => window.taken = HEAD,
-        Head::Newer(version) => return Ok((state, 0, End::Newer(version))),
-        Head::Damaged => return Ok((state, 0, End::Damaged)),
+        Head::Newer(version) => return Ok((0, End::Newer(version))),
+        Head::Damaged => return Ok((0, End::Damaged)),
     }
     loop {
         match entries::next(window.rest()) {
@@ -244,15 +301,15 @@ pub(crate) fn load(file: &dyn File) -> io::Result<(State, u64, End)> {
                     continue;
                 }
                 if had == 0 {
-                    return Ok((state, end, End::Good));
+                    return Ok((end, End::Good));
                 }
                 let marked = window.find_mark()?;
-                return Ok((state, end - had as u64, if marked { End::Damaged } else { End::Torn }));
+                return Ok((end - had as u64, if marked { End::Damaged } else { End::Torn }));
             }
             Next::Item(..) | Next::Bad => {
                 let end = window.end() - window.rest().len() as u64;
                 let marked = window.find_mark()?;
-                return Ok((state, end, if marked { End::Damaged } else { End::Torn }));
+                return Ok((end, if marked { End::Damaged } else { End::Torn }));
             }
         }
     }

@@ -77,7 +77,7 @@ impl Rig {
     }
 
     fn log(&self) -> Log {
-        Log::resume(Arc::clone(&self.disk), self.dir.path(), &State::default(), None).unwrap()
+        Log::anew(Arc::clone(&self.disk), self.dir.path(), &State::default()).unwrap()
     }
 
     fn load(&self) -> (State, u64, End) {
@@ -184,7 +184,7 @@ fn on_sim_disk() -> (SimDisk, Log) {
     let disk = SimDisk::new();
     disk.create_dirs(Path::new("/data")).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
-    let mut log = Log::resume(Arc::new(disk.clone()), Path::new("/data"), &State::default(), None).unwrap();
+    let mut log = Log::anew(Arc::new(disk.clone()), Path::new("/data"), &State::default()).unwrap();
     log.touch("log", BucketNumber::of(0), &Entry::EMPTY).unwrap();
     log.sync_touched().unwrap();
     (disk, log)
@@ -245,7 +245,10 @@ fn what_was_cut_off_does_not_come_back_behind_new_entries() {
     let (state, end, how) = loaded(&disk);
     assert_eq!(how, End::Torn);
     let known = state.channels[&0].buckets.len() as u64;
-    let mut log = Log::resume(Arc::new(disk.clone()), Path::new("/data"), &state, Some(end)).unwrap();
+    let was = Was { end, touched: Vec::new(), changed: Vec::new() };
+    let mut log = Log::resume(Arc::new(disk.clone()), Path::new("/data"), &state, &was).unwrap();
+    // With the entry that a process begins, and that of the channel, these are as long as a bucket's.
+    log.set("a-channel-of-26-characters", bucket(10_000), &entry(1)).unwrap();
     (1..1600).for_each(|key| log.set("log", bucket(10_000 + key), &entry(1)).unwrap());
     for seed in 0..200 {
         let state = loaded(&disk.crash(Crash::Any, seed)).0;
@@ -265,4 +268,26 @@ fn a_number_that_leaves_none_for_others_is_no_channels() {
     let options = crate::recovery::OpenOptions::default();
     let opened = crate::recovery::open(Arc::new(disk), Path::new("/data"), &options).unwrap();
     assert_eq!(opened.catalogue.channel_count(), 1);
+}
+
+/// Each start took the file as it was for a new one, and let it grow to twice that.
+#[test]
+fn the_file_does_not_grow_from_start_to_start() {
+    let disk = SimDisk::new();
+    let open = |boot: u32| {
+        let options = crate::recovery::OpenOptions { boot_id: format!("boot-{boot}") };
+        crate::recovery::open(Arc::new(disk.clone()), Path::new("/data"), &options).unwrap().log
+    };
+    for boot in 0..6 {
+        let mut log = open(boot / 2);
+        log.touch("log", BucketNumber::of(0), &Entry::EMPTY).unwrap();
+        for _ in 0..70_000 {
+            log.wrote(&written(BucketNumber::of(0), 0, 100)).unwrap();
+        }
+        log.checkpoint(&[]).unwrap();
+        log.set("log", BucketNumber::of(0), &entry(7)).unwrap();
+        log.close().unwrap();
+        let size = disk.stat(&Path::new("/data").join(FILE)).unwrap().length;
+        assert!(size < 9 << 20, "{size}");
+    }
 }

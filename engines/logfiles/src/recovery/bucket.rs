@@ -84,6 +84,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, state: &mut State, report: &m
     for ((id, number), mut touched) in std::mem::take(&mut state.touched) {
         let Some(channel) = state.channels.get_mut(&id) else { continue };
         report.recovered += 1;
+        touched.told = Some(touched.writes.len());
         let name = &*channel.name;
         let mut trouble = None;
         let found = match one(disk, dir, (name, number), &mut touched, same_boot, report) {
@@ -102,6 +103,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, state: &mut State, report: &m
                 if !same_boot {
                     // The next start is in this boot, and must not take for made what nobody has proved.
                     touched.writes.clear();
+                    touched.told = None;
                 }
                 Found { entry: touched.base, durable: false }
             }
@@ -165,7 +167,10 @@ fn one(
         entry = grown(entry, write);
         kept += 1;
     }
-    touched.writes.truncate(kept);
+    if kept < touched.writes.len() {
+        touched.writes.truncate(kept);
+        touched.told = None;
+    }
     // Blocks have checksums of their own.
     if let Some(format) = format.filter(|format| same_boot || *format == Format::V2) {
         let tail = tail::read(&*file, format, number, entry.length, length)?;
@@ -177,15 +182,15 @@ fn one(
     if entry.length < HEADER as u64 {
         entry.format = None;
     }
-    let cut = cut(disk, dir, &*file, (name, number), entry.length, length)?;
-    let durable = !same_boot && cut.is_none();
-    report.cut.extend(cut);
+    report.cut.extend(cut(disk, dir, &*file, (name, number), entry.length, length)?);
     if !same_boot {
         // What was read after the machine had started came from the disk.
         touched.base = entry;
         touched.writes.clear();
+        touched.told = None;
     }
-    Ok(Found { entry, durable })
+    // Not so that nothing is behind it: a start before this one may have cut it off, and was killed.
+    Ok(Found { entry, durable: false })
 }
 
 fn grown(entry: Entry, write: &Write) -> Entry {

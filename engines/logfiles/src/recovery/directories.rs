@@ -22,8 +22,10 @@ pub(super) struct Directories<'a> {
     pub(super) dir: &'a Path,
     pub(super) state: &'a mut State,
     pub(super) report: &'a mut OpenReport,
-    /// Whether anything was not as the catalogue says.
-    pub(super) changed: bool,
+    /// Those with other times than the catalogue says: slots, and channels.
+    pub(super) changed: Vec<(u32, Option<BucketNumber>)>,
+    /// Whether something was not as the catalogue says that it does not call written to.
+    pub(super) differs: bool,
 }
 
 impl Directories<'_> {
@@ -47,8 +49,8 @@ impl Directories<'_> {
             let id = known.remove(&*named.name).unwrap_or_else(|| {
                 let id = self.state.next_id;
                 self.state.next_id += 1;
-                self.changed = true;
-                let channel = ChannelState { name: named.name.clone().into(), ..ChannelState::default() };
+                self.differs = true;
+                let channel = ChannelState::new(&named.name);
                 self.state.channels.insert(id, channel);
                 id
             });
@@ -65,7 +67,7 @@ impl Directories<'_> {
             let made = |number| self.state.touched.get(&(id, number)).is_none_or(|touched| touched.base.length > 0);
             let buckets = buckets.into_keys().filter(|number| made(*number)).count();
             self.state.touched.retain(|(other, _), _| *other != id);
-            self.changed = true;
+            self.differs = true;
             if buckets > 0 {
                 self.report.problem(format!("{name}: the directory is gone, with {buckets} buckets"));
             }
@@ -84,7 +86,7 @@ impl Directories<'_> {
     fn slots(&mut self, id: u32, channel: &mut ChannelState, path: &Path) -> io::Result<()> {
         let now = modified(self.disk.stat(path)?.modified);
         if now.is_none() || now != channel.modified {
-            self.changed = true;
+            self.changed.push((id, None));
             let slots: HashSet<BucketNumber> = {
                 let names = self.disk.list(path)?;
                 let slot = |named: &Named| Slot::parse(&named.name).filter(|_| named.is_dir)?.bucket("000");
@@ -123,7 +125,7 @@ impl Directories<'_> {
             self.report.problem(format!("{}: {error}", path.join(slot.slot().to_string()).display()));
             // The next start looks for it, whatever is said of the channel by then.
             channel.slots.insert(slot, NEVER);
-            (all, self.changed) = (false, true);
+            (all, self.differs) = (false, true);
         }
         all
     }
@@ -144,7 +146,7 @@ impl Directories<'_> {
         if now.is_some() && channel.slots.get(&slot).copied() == now {
             return Ok(());
         }
-        self.changed = true;
+        self.changed.push((id, Some(slot)));
         self.files(id, channel, slot, &path)?;
         if let Some(now) = now {
             channel.slots.insert(slot, now);
@@ -184,6 +186,7 @@ impl Directories<'_> {
                 missing.into_iter().for_each(|missing| self.report.missing(missing));
                 channel.buckets.insert(number, found(length));
                 self.report.found += 1;
+                self.differs = true;
             }
         }
         let gone: Vec<_> = in_slot(&channel.buckets, slot).filter(|number| !seen.contains(number)).collect();
@@ -195,7 +198,7 @@ impl Directories<'_> {
             if touched.is_none_or(|touched| touched.base.length > 0) {
                 self.report.problem(format!("{}/{number}: the file is gone", channel.name));
             }
-            self.state.touched.remove(&(id, number));
+            self.differs |= self.state.touched.remove(&(id, number)).is_none();
             channel.buckets.remove(&number);
         }
         Ok(())
@@ -224,11 +227,10 @@ impl Directories<'_> {
 
     fn drop_slot(&mut self, id: u32, channel: &mut ChannelState, slot: BucketNumber) {
         let gone: Vec<_> = in_slot(&channel.buckets, slot).collect();
-        // That a slot without buckets is gone is no news.
-        self.changed |= !gone.is_empty();
         let mut missed = 0;
         for number in gone {
             let touched = self.state.touched.remove(&(id, number));
+            self.differs |= touched.is_none();
             missed += u64::from(touched.is_none_or(|touched| touched.base.length > 0));
             channel.buckets.remove(&number);
         }

@@ -120,8 +120,8 @@ impl Node {
         }
         if !self.touched.contains_key(&(channel.to_owned(), number)) {
             self.log().touch(channel, number, &old)?;
-            self.log().sync_touched()?;
         }
+        self.log().sync_touched()?;
         let path = bucket::path(Path::new(DIR), channel, number);
         self.disk.create_dirs(path.parent().unwrap())?;
         let file = self.disk.create(&path)?;
