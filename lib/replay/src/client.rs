@@ -109,6 +109,8 @@ impl Connection {
             match count {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
+                // A process that was stopped goes on: with a timeout the system does not read on by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => panic!("the node neither answers nor closes the connection"),
                 Err(error) => return Err(error),
             }
@@ -157,7 +159,12 @@ impl Connection {
             return false;
         }
         self.stream.set_read_timeout(Some(Duration::from_millis(40))).unwrap();
-        let read = self.stream.peek(&mut [0; 1]);
+        let read = loop {
+            match self.stream.peek(&mut [0; 1]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         read.is_err_and(|error| is_timeout(&error))
     }
