@@ -58,6 +58,16 @@ pub struct Walker {
     front: bool,
     /// Something is damaged, and where reading can go on is not found yet.
     search: Option<Search>,
+    /// What cannot be read, from `end` on.
+    gap: Option<Gap>,
+}
+
+/// A part that cannot be read.
+struct Gap {
+    /// Where it ends.
+    to: u64,
+    /// The end of the file.
+    end: u64,
 }
 
 enum Shape {
@@ -84,6 +94,7 @@ impl Walker {
             shape,
             front: true,
             search: None,
+            gap: None,
         }
     }
 
@@ -142,6 +153,20 @@ impl Walker {
         }
     }
 
+    /// Says that the disk does not give the bytes from an offset, not in front of [`offset`](Self::offset), to another
+    /// one. They are a damage: the next record behind them is looked for.
+    pub fn leave_out(&mut self, from: u64, to: u64) {
+        let end = self.gap.take().map_or(self.end, |gap| gap.end);
+        self.gap = Some(Gap { to: to.clamp(from, end), end });
+        self.end = from.clamp(self.offset, end);
+    }
+
+    /// Where the bytes end that windows may have: the file's end, or what is left out.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Where the next window begins in the file. It may be behind the end of the last one.
     #[must_use]
     pub const fn offset(&self) -> u64 {
@@ -178,8 +203,13 @@ impl Walker {
                     Shape::Blocks(_) => self.blocks_in(rest, out),
                 }
             };
-            if let Some(step) = step {
-                return step;
+            match (step, self.gap.take_if(|_| step == Some(Step::End))) {
+                (_, Some(Gap { to, end })) => {
+                    self.search = Some(Search::behind(self.end, "it cannot be read"));
+                    (self.offset, self.end) = (to, end);
+                }
+                (Some(step), None) => return step,
+                (None, None) => {}
             }
         }
     }
@@ -187,8 +217,11 @@ impl Walker {
     /// The header of the file, or what is in its place.
     fn front(&mut self, rest: &[u8]) -> Option<Step> {
         if self.end < HEADER as u64 {
-            // Nothing was ever written, or it was cut to nothing.
+            // Nothing was ever written, it was cut to nothing, or it cannot be read.
             self.front = false;
+            if self.gap.is_some() {
+                self.end = self.offset;
+            }
             self.offset = self.end;
             return None;
         }

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::errno::Errno;
+
 use super::BucketView;
 use super::buffers::Buffers;
 use crate::bucket::{KeyRange, Ranges};
@@ -18,6 +20,11 @@ const WINDOW: usize = 256 << 10;
 const PEEK: usize = 4096;
 /// A file of format 2 is read by its index from this length on, if only a part of the bucket is wanted.
 const INDEXED: u64 = 4 << 20;
+
+/// What is passed over where the disk cannot read; twice as much where it cannot behind that either.
+const PAGE: u64 = 4096;
+/// Places of a bucket that are passed over before the rest is given up: a disk takes long to say that it cannot read.
+const GAPS: u32 = 100;
 
 /// A bucket, from its first record to its last.
 pub(super) struct Reading {
@@ -39,7 +46,28 @@ pub(super) struct Reading {
     in_tail: bool,
     /// What is missing at the end of the file, until it was told.
     missing: Option<Damage>,
+    gaps: Gaps,
     buffers: Arc<Buffers>,
+}
+
+/// The places of a file that the disk cannot read.
+#[derive(Default)]
+struct Gaps {
+    count: u32,
+    /// The last of them: its end and its bytes.
+    last: (u64, u64),
+}
+
+impl Gaps {
+    /// Up to where to pass over what cannot be read at an offset; none if it was tried too often.
+    fn pass(&mut self, at: u64) -> Option<u64> {
+        let (end, bytes) = self.last;
+        let bytes = if at == end && bytes > 0 { bytes.saturating_mul(2) } else { PAGE };
+        let to = (at - at % PAGE).saturating_add(bytes);
+        self.last = (to, bytes);
+        self.count += 1;
+        (self.count <= GAPS).then_some(to)
+    }
 }
 
 /// An open file, counted.
@@ -141,7 +169,7 @@ impl Reading {
         doubt: bool,
     ) -> io::Result<Opened> {
         let mut window = buffers.take();
-        let mut filled = 0;
+        let (mut filled, mut fault) = (0, None);
         let mut missing = None;
         if let Some(open) = &file {
             let length = open.file.len()?;
@@ -152,7 +180,7 @@ impl Reading {
                 missing = Some(Damage { offset: length, bytes: view.length - length, why: SHORTER });
                 view.length = length;
             }
-            filled = read_up(&*open.file, &mut window, 0, WINDOW, 0, view.length)?;
+            (filled, fault) = read_up(&*open.file, &mut window, 0, WINDOW, 0, view.length);
         }
         let front = window.get(..filled.min(FRONT)).unwrap_or_default();
         let found = Format::of(front);
@@ -161,7 +189,8 @@ impl Reading {
             (Some(known), Some(found)) if known != found && doubt => {
                 return Ok(Opened::Stale);
             }
-            (known, found) => known.or(found).unwrap_or(Format::V1),
+            // A plain one is looked through as all formats.
+            (known, found) => known.or(found).unwrap_or(if fault.is_some() { Format::Plain } else { Format::V1 }),
         };
         let mut walker = Walker::new(format, view.number, view.length).with_ranges(*ranges);
         if let Some(open) = &file
@@ -174,7 +203,7 @@ impl Reading {
         }
         let buffers = Arc::clone(buffers);
         let ranges = *ranges;
-        let reading = Self {
+        let mut reading = Self {
             view,
             ranges,
             file,
@@ -188,8 +217,12 @@ impl Reading {
             tail: 0,
             in_tail: false,
             missing,
+            gaps: Gaps::default(),
             buffers,
         };
+        if let Some(error) = fault {
+            reading.pass_over(error)?;
+        }
         reading.read_ahead();
         Ok(Opened::Yes(Box::new(reading)))
     }
@@ -273,11 +306,22 @@ impl Reading {
         let size = if kept == 0 && offset > end { PEEK } else { WINDOW };
         let file = self.opened()?;
         (self.base, self.filled) = (offset, 0);
-        self.filled = read_up(&*file, &mut self.window, kept, size.max(needed), offset, self.view.length)?;
-        if self.filled < needed {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let (filled, fault) = read_up(&*file, &mut self.window, kept, size.max(needed), offset, self.walker.end());
+        self.filled = filled;
+        match fault {
+            Some(error) => self.pass_over(error)?,
+            None if filled < needed => return Err(io::ErrorKind::UnexpectedEof.into()),
+            None => {}
         }
         self.read_ahead();
+        Ok(())
+    }
+
+    /// Leaves out what the disk cannot read behind the window.
+    fn pass_over(&mut self, error: io::Error) -> io::Result<()> {
+        let at = self.base + self.filled as u64;
+        let to = if is_ours(&error) { None } else { self.gaps.pass(at) };
+        self.walker.leave_out(at, to.ok_or(error)?);
         Ok(())
     }
 
@@ -346,7 +390,7 @@ fn whole(view: &BucketView, ranges: &Ranges) -> bool {
 }
 
 /// Reads behind the first `kept` bytes of a window, that lie at `offset` in the file, until it has `size` bytes or the
-/// file is at its end, `length`; says how many the window has then.
+/// file is at its end, `length`, or cannot be read; says how many the window has then.
 fn read_up(
     file: &dyn File,
     window: &mut Vec<u8>,
@@ -354,17 +398,25 @@ fn read_up(
     size: usize,
     offset: u64,
     length: u64,
-) -> io::Result<usize> {
+) -> (usize, Option<io::Error>) {
     let size = usize::try_from(length.saturating_sub(offset)).map_or(size, |left| left.min(size));
     if window.len() < size {
         window.resize(size, 0);
     }
     let mut filled = kept.min(size);
     while let Some(space @ [_, ..]) = window.get_mut(filled..size) {
-        match file.read_at(space, offset + filled as u64)? {
-            0 => break,
-            read => filled += read,
+        match file.read_at(space, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) => return (filled, Some(error)),
         }
     }
-    Ok(filled)
+    (filled, None)
+}
+
+/// Whether an error is not the file's: the request cannot be answered now, and must not seem to have been.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    let numbers = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].map(|errno| errno as i32);
+    error.kind() == io::ErrorKind::StaleNetworkFileHandle
+        || error.raw_os_error().is_some_and(|number| numbers.contains(&number))
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use overstory_swarm::lzo::Work;
 
 use super::batch::{Batch, Encoder};
-use super::bucket::{Ahead, Opened, Reading, Walked};
+use super::bucket::{Ahead, Opened, Reading, Walked, is_ours};
 use super::buffers::Buffers;
 use super::{After, BucketView, ReadRequest, Told};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
@@ -257,13 +256,6 @@ fn damage_of(reading: &Reading, damage: walk::Damage) -> Told {
     let walk::Damage { offset, bytes, why } = damage;
     let BucketView { channel, number, .. } = &reading.view;
     Told::Damage(Damage { channel: Arc::clone(channel), number: *number, offset, bytes, why })
-}
-
-/// Whether an error is not the file's: the request cannot be answered now, and must not seem to have been.
-fn is_ours(error: &io::Error) -> bool {
-    let numbers = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].map(|errno| errno as i32);
-    error.kind() == io::ErrorKind::StaleNetworkFileHandle
-        || error.raw_os_error().is_some_and(|number| numbers.contains(&number))
 }
 
 fn why(error: &io::Error) -> &'static str {

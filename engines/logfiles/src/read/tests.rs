@@ -137,8 +137,18 @@ struct Node {
 
 /// Runs a node's thread.
 fn node<F: Future<Output = ()>>(world: &Rc<World>, options: ReadsOptions, test: impl FnOnce(Rc<Node>) -> F) {
+    node_on(Arc::new(world.disk.clone()), world, options, test);
+}
+
+/// The same, with another way to the disk.
+fn node_on<F: Future<Output = ()>>(
+    disk: Arc<dyn Disk>,
+    world: &Rc<World>,
+    options: ReadsOptions,
+    test: impl FnOnce(Rc<Node>) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let reads = Reads::new(Arc::new(world.disk.clone()), options).unwrap();
+    let reads = Reads::new(disk, options).unwrap();
     let told = Rc::new(RefCell::new(Vec::new()));
     let local = tokio::task::LocalSet::new();
     let (driven, sink) = (reads.clone(), Rc::clone(&told));

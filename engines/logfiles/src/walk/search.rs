@@ -37,6 +37,11 @@ impl Search {
     pub(super) fn new(from: u64, why: &'static str) -> Self {
         Self { from, why, ..Self::default() }
     }
+
+    /// Looks from the walker's offset on, whatever is in front of it.
+    pub(super) fn behind(from: u64, why: &'static str) -> Self {
+        Self { from, why, begun: true, finder: None }
+    }
 }
 
 impl Walker {
