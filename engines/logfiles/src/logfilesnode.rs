@@ -26,6 +26,9 @@ use crate::recovery::OpenReport;
 use crate::retention::{Keeper, Policy};
 use crate::storage::{Storage, StorageOptions};
 
+/// Files that are open beside those for writing: those for reading, and what the node has of its own.
+const OTHER_FILES: u64 = 768;
+
 /// From one look at the heap to the next.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -47,13 +50,15 @@ impl NodeProgram for LogfilesNode {
     const TYPE: &'static str = "logfiles";
     const CRATES: &'static [&'static str] = &["overstory_logfiles"];
     const ABOUT: &'static str = "keeps records on disk by channel and timestamp";
-    /// The files of writers and readers.
-    const FILES: u64 = 1024;
     type Settings = LogfilesSettings;
     type Engine = LogfilesEngine;
 
     fn check(config: &Config) -> Result<LogfilesSettings, ConfigError> {
         LogfilesSettings::read(config)
+    }
+
+    fn files(settings: &LogfilesSettings) -> u64 {
+        OTHER_FILES.saturating_add(settings.open_files as u64)
     }
 
     fn neo_port(config: &Config, port: u16) -> Result<u16, ConfigError> {
@@ -157,5 +162,23 @@ async fn keep(engine: Rc<LogfilesEngine>, shutdown: Shutdown) {
             () = shutdown.requested() => return engine.stop(),
             _ = ticks.tick() => heap.look(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::path::Path;
+
+    use super::*;
+
+    /// A node that may have 65,536 buckets open for writing asked the system for 1,024 files.
+    #[test]
+    fn as_many_files_are_asked_for_as_the_configuration_allows_to_be_open() {
+        let files = |text: &str| {
+            let config = Config::parse(Path::new("config.ini"), text, Vec::new()).unwrap();
+            LogfilesNode::files(&LogfilesNode::check(&config).unwrap())
+        };
+        assert_eq!((files(""), files("[Sync]\nmax_open_files = 65536\n")), (1024, 66_304));
     }
 }

@@ -39,8 +39,6 @@ pub trait NodeProgram {
     const CRATES: &'static [&'static str];
     /// One line for `--help`.
     const ABOUT: &'static str;
-    /// Files that the node has open beside its connections, at most.
-    const FILES: u64 = 128;
     /// What the node's own sections say.
     type Settings;
     /// The engine.
@@ -51,6 +49,11 @@ pub trait NodeProgram {
     /// # Errors
     /// A value cannot be.
     fn check(config: &Config) -> Result<Self::Settings, ConfigError>;
+
+    /// Files that the node has open beside its connections, at most.
+    fn files(_settings: &Self::Settings) -> u64 {
+        128
+    }
 
     /// The neo port of a node on `port`.
     ///

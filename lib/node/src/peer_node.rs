@@ -42,19 +42,48 @@ impl PeerNode {
     ///
     /// # Errors
     /// The status was another than Ok, or there was none: the next request goes by a new connection.
-    pub async fn send(&mut self, request: &[u8]) -> Result<(), String> {
+    pub async fn send(&mut self, request: &[u8]) -> Result<(), PeerError> {
         let stream = self.stream.take();
         let (stream, status) = tokio::time::timeout(ANSWER, exchange(stream, self.address, request))
             .await
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|error| error.to_string())?;
+            .map_err(|_| PeerError::Failed("no answer".to_owned()))?
+            .map_err(|error| PeerError::Failed(error.to_string()))?;
         match status {
             Status::Ok => {
                 self.stream = Some(stream);
                 Ok(())
             }
-            refused => Err(refused.name().to_owned()),
+            refused => Err(PeerError::Refused(refused)),
         }
+    }
+}
+
+/// Why a request to another node was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The node's answer.
+    #[error("{}", .0.name())]
+    Refused(Status),
+    /// There was none: whether the request had an effect is unknown.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl PeerError {
+    /// Whether the node will never do this request as it is.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(
+                Status::WrongNode
+                    | Status::EmptyValue
+                    | Status::ValueTooBig
+                    | Status::BadChannelName
+                    | Status::NotSupported
+                    | Status::InvalidRequest
+            )
+        )
     }
 }
 
@@ -119,7 +148,7 @@ mod tests {
             told
         };
         let (accepted, told) = tokio::join!(serve, ask);
-        assert_eq!((accepted, told), (2, vec![Ok(()), Err("OutOfMemory".to_owned()), Ok(())]));
+        assert_eq!((accepted, told), (2, vec![Ok(()), Err(PeerError::Refused(Status::OutOfMemory)), Ok(())]));
     }
 
     #[tokio::test]

@@ -214,7 +214,7 @@ impl Sender {
         let Err(problem) = sent else { return records };
         warn!(
             target: "dhtnode.request.RedistributeRequest",
-            address = %self.target.address, channel, problem, "batch not taken by a node: it is sent again"
+            address = %self.target.address, channel, %problem, "batch not taken by a node: it is sent again"
         );
         self.failed = true;
         Vec::new()

@@ -115,6 +115,7 @@ impl Inspect for LogfilesEngine {
             text: format!("records become durable {late:.0} s later than they should"),
         }));
         self.watch.findings(findings);
+        findings.extend(self.core.redistribution.finding());
         if let Some((keeper, _)) = &*self.keeper.borrow() {
             keeper.findings(findings);
         }

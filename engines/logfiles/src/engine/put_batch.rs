@@ -19,7 +19,8 @@ pub(super) enum Outcome {
     Broken(&'static str),
 }
 
-/// Stores the records of a batch up to the first that cannot be.
+/// Stores the records of a batch up to the first that has no value (published) or for which there is no room; none if one
+/// is not for this node.
 pub(super) fn store(core: &Core, channel: &str, payload: &[u8]) -> Outcome {
     let mut plain = core.plain.borrow_mut();
     plain.clear();
@@ -33,9 +34,16 @@ pub(super) fn store(core: &Core, channel: &str, payload: &[u8]) -> Outcome {
 }
 
 fn store_plain(core: &Core, channel: &str, plain: &[u8]) -> Outcome {
-    let whole = Pairs::new(plain).all(|pair| pair.is_ok_and(|(key, _)| Key::from_hex16(key).is_some()));
-    if !whole {
-        return Outcome::Broken("a batch whose records are cut or have no proper keys");
+    let mut ours = true;
+    for pair in Pairs::new(plain) {
+        let Some(Key(key)) = pair.ok().and_then(|(key, _)| Key::from_hex16(key)) else {
+            return Outcome::Broken("a batch whose records are cut or have no proper keys");
+        };
+        ours &= core.settings.range.holds(key);
+    }
+    // It would be refused again, however often it comes, and what stands in front of the record stored each time.
+    if !ours {
+        return Outcome::Status(Status::WrongNode);
     }
     for (key, value) in Pairs::new(plain).flatten() {
         let Some(Key(key)) = Key::from_hex16(key) else { continue };

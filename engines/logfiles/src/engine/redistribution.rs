@@ -5,7 +5,10 @@
 //! the file were among them, that part of the file is removed. What is put meanwhile stays.
 //!
 //! Whatever dies when, a record is at one node at least. It is at two when an answer was lost, when a node has refused a
-//! batch in the middle, or when this node dies between the last answer and the removal: a batch is then sent again.
+//! batch in the middle, or when this node dies between the last answer and the removal: a batch is then sent again. The
+//! receiver cannot tell it from one that is the same by chance: records may be there as often as they were put.
+//!
+//! A bucket with records that no node takes, because they lie outside of all ranges or have no value, stays.
 //!
 //! It goes on when the client that asked for it has gone, and ends where it is when the node stops.
 
@@ -13,28 +16,38 @@ use std::cell::RefCell;
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use overstory_model::State;
+use overstory_node::inspect::Finding;
 use overstory_node::peer_node::PeerNode;
 use overstory_node::throttle::Throttle;
-use overstory_node::wake::Sleeper;
+use overstory_node::wake::{Sleeper, Waker};
+use overstory_swarm::batch::{self, Pairs};
 use overstory_swarm::legacy::Status;
-use overstory_swarm::legacy::dls::code;
-use overstory_swarm::wire::put_array;
+use overstory_swarm::legacy::dls::{MAX_BATCH, code};
+use overstory_swarm::wire::{Reader, put_array};
 use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::core::{Action, Core};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::catalogue::Entry;
 use crate::filter::Filter;
-use crate::read::{After, BucketView, Next, ReadRequest, Shape, Views};
+use crate::read::{After, BucketView, Next, ReadRequest, Scan, Shape, Views};
 use crate::storage::Unwritten;
 
 /// From an attempt that failed to the next one.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How long nodes may not take what is sent until that is told.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So often it is tried to read a bucket, or to remove what was sent of it. Nodes are tried for ever.
+const ATTEMPTS: u32 = 30;
 
 /// Channels or buckets that are looked at in one go.
 const PORTION: usize = 1000;
@@ -43,6 +56,10 @@ const PORTION: usize = 1000;
 #[derive(Default)]
 pub(super) struct Redistribution {
     task: RefCell<Option<AbortHandle>>,
+    /// How many buckets the last one was to move and did not, and which the last of them is.
+    kept: RefCell<Option<(u64, String)>>,
+    /// Since when no node has taken what is to be sent, and what the last one said.
+    waits: RefCell<Option<(Instant, String)>>,
 }
 
 impl Redistribution {
@@ -50,8 +67,36 @@ impl Redistribution {
         self.task.borrow().as_ref().is_some_and(|task| !task.is_finished())
     }
 
+    fn keeps(&self, channel: &str, number: BucketNumber) {
+        let mut kept = self.kept.borrow_mut();
+        let count = kept.take().map_or(0, |(count, _)| count);
+        *kept = Some((count + 1, format!("{channel}/{number}")));
+    }
+
+    /// A node did not take what is to be sent.
+    fn waits(&self, problem: String) {
+        let mut waits = self.waits.borrow_mut();
+        let since = waits.take().map_or_else(Instant::now, |(since, _)| since);
+        *waits = Some((since, problem));
+    }
+
+    /// What is to be told of it.
+    pub(super) fn finding(&self) -> Option<Finding> {
+        if let Some((since, problem)) = &*self.waits.borrow()
+            && since.elapsed() >= PATIENCE
+        {
+            let text = format!("no node takes what a redistribution sends: {problem}");
+            return Some(Finding { check: "redistribution", state: State::Minor, text });
+        }
+        let kept = self.kept.borrow();
+        let (count, last) = kept.as_ref()?;
+        let text = format!("{count} buckets that were to be sent away are still here, {last} among them, see root.log");
+        Some(Finding { check: "redistribution", state: State::Minor, text })
+    }
+
     /// Ends it where it is: what was not sent yet stays here.
     pub(super) fn stop(&self) {
+        self.waits.take();
         if let Some(task) = self.task.take() {
             task.abort();
         }
@@ -81,6 +126,7 @@ pub(super) fn start(
         return Err("a target is this node");
     }
     info!(target: "node.request", fraction, targets = targets.len(), "redistribution begins");
+    core.redistribution.kept.take();
     let (done, status) = oneshot::channel();
     let task = tokio::task::spawn_local(run(Rc::clone(core), fraction, Targets::new(targets), done));
     core.redistribution.task.replace(Some(task.abort_handle()));
@@ -104,7 +150,10 @@ async fn run(core: Rc<Core>, fraction: f32, mut targets: Targets, done: oneshot:
                     }
                     match give_away(&core, channel, number, &mut targets).await {
                         Given::Moved => buckets += 1,
-                        Given::Kept => kept += 1,
+                        Given::Kept => {
+                            kept += 1;
+                            core.redistribution.keeps(channel, number);
+                        }
                     }
                 }
                 behind = Some(end);
@@ -129,18 +178,19 @@ enum Given {
     Kept,
 }
 
-/// Sends a bucket away, however often it has to be tried.
+/// Sends a bucket away, however long it takes until a node has it.
 async fn give_away(core: &Core, channel: &str, number: BucketNumber, targets: &mut Targets) -> Given {
     targets.next();
-    loop {
+    for _ in 0..ATTEMPTS {
         match attempt(core, channel, number, targets).await {
             Ok(given) => return given,
             Err(Again(problem)) => {
-                warn!(target: "node.request", channel, bucket = %number, problem, "bucket not sent away: tried again");
+                warn!(target: "node.request", channel, bucket = %number, problem, "bucket not sent away");
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
+    Given::Kept
 }
 
 /// It did not work, for a reason that may go away.
@@ -162,37 +212,56 @@ async fn attempt(core: &Core, channel: &str, number: BucketNumber, targets: &mut
     if entry.records == 0 {
         return Ok(Given::Moved);
     }
-    let sent = send(core, view.clone(), targets).await?;
-    if sent != (entry.records, entry.bytes) {
-        return Ok(keep(core, channel, number, &entry, sent.0));
-    }
-    core.storage.take_front(&view, &entry).await?;
-    core.count(Action::Redistributed, sent.0, sent.1);
-    Ok(Given::Moved)
-}
-
-/// Leaves a bucket where it is: removing it would remove what nobody could read.
-fn keep(core: &Core, channel: &str, number: BucketNumber, entry: &Entry, sent: u64) -> Given {
-    // The channel may have been removed meanwhile.
-    if core.storage.entry(channel, number).is_some() {
+    if lacks_value(core, view.clone()).await? {
         warn!(
             target: "node.request",
-            channel, bucket = %number, records = entry.records, sent,
+            channel, bucket = %number, records = entry.records,
+            "bucket kept here: it has a record without a value, which no node takes from another"
+        );
+        return Ok(Given::Kept);
+    }
+    let (sent, refused) = send(core, view.clone(), targets).await?;
+    if refused || sent != (entry.records, entry.bytes) {
+        return Ok(keep(core, channel, number, &entry, (sent.0, refused)));
+    }
+    core.count(Action::Redistributed, sent.0, sent.1);
+    // It has arrived: whatever is wrong here, it is not sent once more.
+    for _ in 0..ATTEMPTS {
+        let Err(problem) = core.storage.take_front(&view, &entry).await else { return Ok(Given::Moved) };
+        warn!(target: "node.request", channel, bucket = %number, %problem, "bucket sent away and still here");
+        tokio::time::sleep(RETRY).await;
+    }
+    Ok(Given::Kept)
+}
+
+/// Leaves a bucket where it is: removing it would remove what nobody could read, or nobody takes.
+fn keep(core: &Core, channel: &str, number: BucketNumber, entry: &Entry, (sent, refused): (u64, bool)) -> Given {
+    // The channel may have been removed meanwhile.
+    if core.storage.entry(channel, number).is_none() {
+        return Given::Kept;
+    }
+    let records = entry.records;
+    if refused {
+        warn!(
+            target: "node.request",
+            channel, bucket = %number, records, sent, "bucket kept here: no node takes all of its records"
+        );
+    } else {
+        warn!(
+            target: "node.request",
+            channel, bucket = %number, records, sent,
             "bucket sent away and kept here too: a part of it cannot be read"
         );
     }
     Given::Kept
 }
 
-/// Sends the records of a file; how many, and the bytes of their values.
-async fn send(core: &Core, view: BucketView, targets: &mut Targets) -> Result<(u64, u64), Again> {
+/// Sends the records of a file; how many, and the bytes of their values, and whether it ended because no node takes more.
+async fn send(core: &Core, view: BucketView, targets: &mut Targets) -> Result<((u64, u64), bool), Again> {
     let (waker, sleeper) = Sleeper::new();
     let channel = Arc::clone(&view.channel);
-    let range = KeyRange { low: view.number.first_key(), high: view.number.last_key() };
     let compress = targets.nodes.iter().any(|node| core.settings.compresses(node.address()));
-    let (ranges, filter, shape) = (Ranges::one(range), Filter::none(), Shape::Legacy);
-    let request = ReadRequest { channel: Arc::clone(&channel), ranges, filter, shape, compress };
-    let mut scan = core.reads.start(Rc::new(OneBucket(view)), request, waker);
+    let mut scan = read(core, view, compress, waker);
     let (mut records, mut bytes, mut message) = (0, 0, Vec::new());
     loop {
         match scan.poll() {
@@ -202,15 +271,52 @@ async fn send(core: &Core, view: BucketView, targets: &mut Targets) -> Result<(u
                 put_array(&mut message, channel.as_bytes());
                 // It is an array already.
                 message.extend_from_slice(&batch);
-                targets.send(&message).await;
+                if !targets.send(&message, &core.redistribution).await {
+                    return Ok(((records, bytes), true));
+                }
                 records += batch.records();
                 bytes += batch.value_bytes();
             }
             Next::Wait => sleeper.sleep().await,
-            Next::End => return Ok((records, bytes)),
-            Next::Failed => return Err(Again("the bucket could not be read to its end".to_owned())),
+            Next::End => return Ok(((records, bytes), false)),
+            Next::Failed => return Err(unread()),
         }
     }
+}
+
+/// Whether there is a record without a value: neo puts such, and PutBatch cannot carry them. Looked for before anything is
+/// sent, so that no part of the bucket is at two nodes.
+async fn lacks_value(core: &Core, view: BucketView) -> Result<bool, Again> {
+    let (waker, sleeper) = Sleeper::new();
+    let mut scan = read(core, view, false, waker);
+    let mut plain = Vec::new();
+    loop {
+        match scan.poll() {
+            Next::Batch(bytes) => {
+                plain.clear();
+                let payload = Reader::new(&bytes).array().map_err(|_| unread())?;
+                batch::decode(payload, MAX_BATCH, &mut plain).map_err(|_| unread())?;
+                if Pairs::new(&plain).flatten().any(|(_, value)| value.is_empty()) {
+                    return Ok(true);
+                }
+            }
+            Next::Wait => sleeper.sleep().await,
+            Next::End => return Ok(false),
+            Next::Failed => return Err(unread()),
+        }
+    }
+}
+
+fn unread() -> Again {
+    Again("the bucket could not be read to its end".to_owned())
+}
+
+/// Reads all of a bucket.
+fn read(core: &Core, view: BucketView, compress: bool, waker: Waker) -> Scan {
+    let range = KeyRange { low: view.number.first_key(), high: view.number.last_key() };
+    let (channel, ranges, filter) = (Arc::clone(&view.channel), Ranges::one(range), Filter::none());
+    let request = ReadRequest { channel, ranges, filter, shape: Shape::Legacy, compress };
+    core.reads.start(Rc::new(OneBucket(view)), request, waker)
 }
 
 /// What is to be read: one bucket, as it was.
@@ -242,16 +348,24 @@ impl Targets {
         self.turn = (self.turn + 1) % self.nodes.len().max(1);
     }
 
-    /// Sends a request to the node in turn, or to another one if that does not take it, until one does.
-    async fn send(&mut self, request: &[u8]) {
-        let mut failed = 0;
+    /// Sends a request to the node in turn, or to another one if that does not take it, until one does. Whether one did:
+    /// not if all of them, one after another, have said that they never will.
+    async fn send(&mut self, request: &[u8], redistribution: &Redistribution) -> bool {
+        let (mut failed, mut never) = (0, 0);
         while let Some(node) = self.nodes.get_mut(self.turn) {
-            let Err(problem) = node.send(request).await else { return };
+            let address = node.address();
+            let Err(problem) = node.send(request).await else {
+                redistribution.waits.take();
+                return true;
+            };
             if self.warnings.allows() {
-                warn!(
-                    target: "node.request",
-                    address = %node.address(), problem, "batch not taken by a node: it is sent again"
-                );
+                warn!(target: "node.request", %address, %problem, "batch not taken by a node");
+            }
+            redistribution.waits(format!("{address}: {problem}"));
+            never = if problem.is_final() { never + 1 } else { 0 };
+            if never >= self.nodes.len() {
+                redistribution.waits.take();
+                return false;
             }
             self.next();
             failed += 1;
@@ -259,5 +373,26 @@ impl Targets {
                 tokio::time::sleep(RETRY).await;
             }
         }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn that_nodes_take_nothing_is_told_after_a_minute_and_until_one_does() {
+        let redistribution = Redistribution::default();
+        let told = || redistribution.finding().map(|finding| finding.text);
+        redistribution.waits("first".to_owned());
+        tokio::time::advance(PATIENCE / 2).await;
+        redistribution.waits("away".to_owned());
+        assert_eq!(told(), None);
+        tokio::time::advance(PATIENCE / 2).await;
+        assert_eq!(told().as_deref(), Some("no node takes what a redistribution sends: away"));
+        redistribution.waits.take();
+        redistribution.keeps("c", BucketNumber::of(0));
+        assert!(told().is_some_and(|text| text.starts_with("1 buckets")));
     }
 }

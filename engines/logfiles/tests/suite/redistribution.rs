@@ -10,8 +10,9 @@ use std::thread::scope;
 use overstory_replay::{Connection, eventually};
 use overstory_swarm::legacy::dls::Request;
 use overstory_swarm::legacy::{NodeAddress, Nodes, Status};
+use overstory_swarm::neo::dls::PutReply;
 
-use crate::rig::{Node, Record, Setup, check, copy, put};
+use crate::rig::{Node, Record, Setup, check, copy, put, put_neo};
 
 fn request(fraction: f32, targets: &[SocketAddrV4]) -> Vec<u8> {
     let addresses: Vec<String> = targets.iter().map(|target| target.ip().to_string()).collect();
@@ -189,9 +190,11 @@ fn a_target_that_dies_in_the_middle_gets_everything_when_it_is_back_and_nothing_
         scope.spawn(|| relay.run());
         let mut client = node.legacy();
         client.send(&request(1.0, &[relay.address()]));
-        // What has not been answered for by the target is still here; no record is at neither node.
+        // What has not been answered for by the target is still here; no record is at neither node. It is asked there
+        // last: what has gone from here by then has arrived.
         loop {
-            let (there, here) = (target.channel_size("c").0, node.channel_size("c").0);
+            let here = node.channel_size("c").0;
+            let there = target.channel_size("c").0;
             assert!(here + there >= 60, "{here} here and {there} there");
             if here == 0 {
                 break;
@@ -305,4 +308,76 @@ fn a_damaged_bucket_is_sent_and_kept() {
     assert_eq!(target.all("c"), intact);
     assert!(fs::read(&bucket).unwrap() == bytes);
     eventually("it is told", || node.findings().iter().any(|(_, text)| text.contains("c/0000000000/000")));
+}
+
+/// A record without a value, which neo puts, was refused by the other node after what stood in front of it had been
+/// stored: every two seconds, for ever.
+#[test]
+fn a_bucket_with_a_record_without_a_value_stays_and_the_others_go() {
+    let (node, target) = (Node::start(Setup::default()), Node::start(Setup::default()));
+    fill(&node, "c", 7);
+    assert_eq!(put_neo(&mut node.neo(), 1, "c", 3073, b""), PutReply::Put);
+    assert_eq!(redistribute(&mut node.legacy(), 1.0, &[target.legacy]), Status::Ok);
+    let all = records(7);
+    assert_eq!(node.all("c"), [&all[..4], &[(3073, Vec::new())]].concat());
+    assert_eq!(target.all("c"), all[4..]);
+    eventually("it is told", || {
+        node.findings().iter().any(|(_, text)| text.contains("1 buckets that were to be sent"))
+    });
+}
+
+/// A bucket that no node takes as a whole was sent for ever, and the front of it stored each time.
+#[test]
+fn a_bucket_that_no_node_takes_as_a_whole_stays_and_the_others_go() {
+    let below = Node::start(Setup::default().with(|settings| settings.range.high = 10 << 12 | 2047));
+    let above = Node::start(Setup::default().with(|settings| settings.range.low = 10 << 12 | 2048));
+    let node = Node::start(Setup::default());
+    fill(&node, "c", 80);
+    assert_eq!(redistribute(&mut node.legacy(), 1.0, &[below.legacy, above.legacy]), Status::Ok);
+    let all = records(80);
+    assert_eq!(below.all("c"), all[..40]);
+    assert_eq!(node.all("c"), all[40..44]);
+    assert_eq!(above.all("c"), all[44..]);
+}
+
+/// Reads a PutBatch, which is nothing but a code and two arrays.
+fn read_batch(stream: &mut TcpStream) -> Vec<u8> {
+    let mut code = [0; 4];
+    stream.read_exact(&mut code).unwrap();
+    let mut array = || {
+        let mut length = [0; 8];
+        stream.read_exact(&mut length).unwrap();
+        let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).unwrap()];
+        stream.read_exact(&mut bytes).unwrap();
+        bytes
+    };
+    array();
+    array()
+}
+
+/// What had arrived and could not be removed here was sent again every two seconds, for as long as that lasted: on a full
+/// disk, the usual reason to give records away, the other node filled with copies.
+#[test]
+fn what_has_arrived_is_not_sent_again_when_it_cannot_be_removed() {
+    let node = Node::start(Setup::default());
+    fill(&node, "c", 4);
+    node.flush();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target: SocketAddrV4 = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let mut client = node.legacy();
+    client.send(&request(1.0, &[target]));
+    let (mut stream, _) = listener.accept().unwrap();
+    read_batch(&mut stream);
+    // More comes, so that the rest has to be written to a file of its own, whose name is taken.
+    put(&mut node.legacy(), "c", 1, b"later");
+    node.flush();
+    let obstacle = node.data.join("c/0000000000/000.rest.new");
+    fs::create_dir(&obstacle).unwrap();
+    stream.write_all(&Status::Ok.code().to_le_bytes()).unwrap();
+    // Long enough for a second attempt.
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(3))).unwrap();
+    assert!(stream.read(&mut [0]).is_err(), "nothing comes after what has arrived");
+    fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(client.read_status(), Status::Ok);
+    assert_eq!(node.all("c"), [(1, b"later".to_vec())]);
 }

@@ -42,7 +42,7 @@ pub(super) async fn live<P: NodeProgram>(mut life: Life, plan: Plan<P::Settings>
     let credentials = credentials::load(&server.credentials_path).map_err(anyhow::Error::msg)?;
     let credentials = Rc::new(RefCell::new(credentials));
     let config = server_config(&server, neo_port);
-    allow_files(u64::from(server.connection_limit) + P::FILES);
+    allow_files(u64::from(server.connection_limit) + P::files(&settings));
     let listeners = Listeners::bind(&config)?;
     let legacy = listeners.legacy_address();
     let neo = listeners.neo_address()?;
