@@ -21,10 +21,11 @@ pub enum Error {
         /// What the system said.
         cause: Arc<io::Error>,
     },
-    /// The node does not speak this protocol there.
+    /// The node does not speak this protocol there, or not in time.
     #[error(
         "{node}: takes connections but does not answer as a {expected} node: \
-         is it the port of the other protocol? (the neo port of a node is its legacy port + 100 unless set otherwise)"
+         it hangs or is overloaded, or this is the port of the other protocol \
+         (the neo port of a node is its legacy port + 100 unless set otherwise)"
     )]
     OtherProtocol {
         /// Which node.

@@ -122,7 +122,13 @@ where
                     | Error::Unsupported { .. }
                     | Error::OtherProtocol { .. }),
                 ) => refused = Some(error),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // It may hang, and hold up every request whose turn is there.
+                    if matches!(error, Error::Timeout { .. }) {
+                        turns.away(index);
+                    }
+                    return Err(error);
+                }
             }
         }
         match (nothing, refused, unreached) {

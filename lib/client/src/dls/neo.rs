@@ -37,7 +37,8 @@ impl DlsClient {
                 let range = links.get(index).and_then(|link| told(index, link));
                 range.is_some_and(|range| range.holds(timestamp)) && !refused.has(index)
             };
-            let takers: Vec<usize> = self.inner.group.turns.round().filter(takes).collect();
+            let turns = &self.inner.group.turns;
+            let takers: Vec<usize> = turns.trusted_first().filter(takes).collect();
             if takers.is_empty() {
                 if let Some(error) = refused.take().or(failure.filter(|_| Instant::now() >= deadline)) {
                     return Err(error);
@@ -58,7 +59,18 @@ impl DlsClient {
             let (index, mut call) =
                 failover::begin(links, takers.into_iter(), &request, &mut refused, deadline).await?;
             let node = call.node();
-            match call.done(deadline, after).await? {
+            let done = match call.done(deadline, after).await {
+                Ok(done) => done,
+                Err(error) => {
+                    // It may hang, and hold up every put whose turn is there.
+                    if matches!(error, Error::Timeout { .. }) {
+                        turns.away(index);
+                    }
+                    return Err(error);
+                }
+            };
+            turns.there(index);
+            match done {
                 Done::Code(code) if code == PutReply::Put.code() => return Ok(()),
                 Done::Code(code) if code == PutReply::Error.code() => {
                     // It may have another range than it told.
