@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -72,8 +73,8 @@ where
 /// spawned, logs being its own affair.
 ///
 /// SIGTERM, SIGINT and SIGQUIT ask the body to stop. It may then take as long as its data needs: neither a deadline nor
-/// a further signal ends it, only SIGKILL does. The body says with which code the process ends. SIGHUP does nothing but
-/// tell [`Hangups`]. Below supervisord the program stops when supervisord dies.
+/// a further signal ends it, only SIGKILL does. The body says with which code the process ends. SIGHUP, SIGUSR1 and SIGUSR2
+/// do nothing but tell [`Hangups`]: whoever rotates logs sends one of them. Below supervisord the program stops when supervisord dies.
 ///
 /// # Errors
 /// No runtime can be built, or the signals cannot be received.
@@ -87,7 +88,9 @@ where
     let code = runtime.block_on(async {
         let shutdown = Shutdown::new();
         stop_when_asked(shutdown.clone())?;
-        let hangups = Hangups { signals: listen(SignalKind::hangup())? };
+        let kinds = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()];
+        let [hangup, first, second] = kinds.map(listen);
+        let hangups = Hangups { signals: [hangup?, first?, second?] };
         die_with_supervisor();
         Ok(body(shutdown, hangups).await)
     });
@@ -95,19 +98,21 @@ where
     code
 }
 
-/// Tells when SIGHUP came, by which logs are reopened.
+/// Tells when a signal came by which logs are reopened.
 #[derive(Debug)]
 pub struct Hangups {
-    signals: tokio::signal::unix::Signal,
+    signals: [tokio::signal::unix::Signal; 3],
 }
 
 impl Hangups {
     /// Waits for the next one. Can be given up and called again.
     pub async fn next(&mut self) {
-        if self.signals.recv().await.is_none() {
-            // No more can come.
-            std::future::pending::<()>().await;
-        }
+        // One that cannot come any more is never ready.
+        std::future::poll_fn(|context| {
+            let came = |signal: &mut tokio::signal::unix::Signal| signal.poll_recv(context) == Poll::Ready(Some(()));
+            if self.signals.iter_mut().any(came) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

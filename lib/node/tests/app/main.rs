@@ -180,7 +180,7 @@ fn logs_are_reopened_by_signal_and_by_socket() {
     let mut running = instance.serving(&[]);
     fs::rename(instance.path("log/root.log"), instance.path("log/root.log.1")).unwrap();
     fs::rename(instance.path("log/stats.log"), instance.path("log/stats.log.1")).unwrap();
-    running.signal(Signal::SIGHUP);
+    running.signal(Signal::SIGUSR1);
     until("root.log is there again", || instance.text("log/root.log").contains("log files reopened"));
     assert!(exists(&instance.path("log/stats.log")));
     fs::rename(instance.path("log/root.log"), instance.path("log/root.log.2")).unwrap();
@@ -231,7 +231,7 @@ fn impatience_does_not_cut_a_save_short() {
     running.signal(Signal::SIGTERM);
     until("it saves", || instance.text("trace").contains("closing"));
     assert!(instance.get("/readyz").unwrap().contains(" 503 "), "it is watched while it saves");
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT] {
         running.signal(signal);
     }
     assert_eq!(running.ended(), Some(0));
