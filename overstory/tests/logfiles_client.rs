@@ -324,6 +324,67 @@ async fn swarm_logfiles_works_in_pipes() {
     assert!(said(&half).contains("127.0.0.1:1") && said(&half).contains("the records are not complete"));
 }
 
+/// A node that hangs keeps its connection, so each put whose turn was there waited in vain: every second one, for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_is_passed_over_by_the_puts_that_follow() {
+    let nodes = started(2);
+    let connect = async |legacy| {
+        let config = config(nodes.iter().map(|(node, _)| node), legacy);
+        DlsClient::connect(ClientConfig { request_timeout: Duration::from_secs(2), ..config }).await.unwrap()
+    };
+    let (new, old) = (connect(false).await, connect(true).await);
+    for client in [&new, &old] {
+        for number in 0..4 {
+            client.put("c", number, b"v").await.unwrap();
+        }
+    }
+    nodes[1].1.signal("-STOP");
+    for client in [&new, &old] {
+        let mut late = 0;
+        for number in 0..20 {
+            late += usize::from(client.put("c", number, b"v").await.is_err());
+        }
+        // More than one where the others take seconds.
+        assert!((1..=4).contains(&late), "{late}");
+    }
+    nodes[1].1.signal("-CONT");
+}
+
+/// What only legacy has was refused with the advice to give credentials, and with credentials by the name of a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_legacy_has_says_so_when_neo_is_spoken() {
+    let nodes = started(1);
+    let shell = Shell::new(&nodes[0].0);
+    for args in [&["channels"][..], &["remove", "one"], &["size", "one"], &["stats"]] {
+        let refused = shell.neo(args, b"");
+        let text = format!("only the legacy protocol has {}: give --legacy", args[0]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains(&text), "{}", said(&refused));
+    }
+}
+
+/// It looked 2 s back, and nothing could be said about it: what a buffer upstream delivers late never came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_looks_back_as_far_as_it_is_told() {
+    let nodes = started(1);
+    let (new, _) = clients(&nodes).await;
+    let shell = Shell::new(&nodes[0].0);
+    let now = 1_795_276_800;
+    new.put("c", now, b"newest").await.unwrap();
+    for (lookback, late) in [(&[][..], 10), (&["--lookback", "1h"], 3600)] {
+        let follow = [&["tail", "c", "-n", "1", "-f", "--interval", "0.02"], lookback].concat();
+        let mut child = shell.command(false, &follow).stdin(Stdio::null()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(out.next().unwrap().unwrap(), format!("{now}\tnewest"));
+        new.put("c", now - late - 1, b"too late").await.unwrap();
+        new.put("c", now - late, b"late").await.unwrap();
+        assert_eq!(out.next().unwrap().unwrap(), format!("{}\tlate", now - late));
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    let wrong = shell.neo(&["tail", "c", "--lookback", "10"], b"");
+    assert!(wrong.status.code() == Some(2) && said(&wrong).contains("no duration"), "{}", said(&wrong));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tail_finds_the_last_records_and_misses_and_doubles_none_that_come() {
     let nodes = started(2);
