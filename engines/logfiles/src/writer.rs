@@ -16,6 +16,7 @@ mod rewrite;
 mod run;
 mod sync;
 mod syncers;
+mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -288,6 +288,16 @@ impl Log {
         Ok(())
     }
 
+    /// Says, durably, that what is read of a file may be other bytes than those that were written: the next start asks for
+    /// proof, as after a power cut.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn distrust(&mut self) -> io::Result<()> {
+        self.push(&Item::Run { boot: b"" })?;
+        self.sync()
+    }
+
     /// Ends the log in order, when all buckets are durable and none is touched: the next start trusts it, and finds no
     /// `checkpoint.dat`.
     ///

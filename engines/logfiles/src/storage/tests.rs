@@ -43,22 +43,35 @@ pub(super) fn with_storage<F: Future>(
     options: StorageOptions,
     test: impl FnOnce(Rc<Storage>, Rc<Commits>) -> F,
 ) -> F::Output {
+    with_opened(disk, options, test).unwrap()
+}
+
+/// The same, if the storage can be opened.
+pub(super) fn with_opened<F: Future>(
+    disk: &SimDisk,
+    options: StorageOptions,
+    test: impl FnOnce(Rc<Storage>, Rc<Commits>) -> F,
+) -> Result<F::Output, OpenError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let (storage, commits) = open(disk, options);
+        let (storage, commits) = try_open(disk, options)?;
         let driven = Rc::clone(&storage);
         let drive = tokio::task::spawn_local(async move { driven.drive().await });
         let result = test(Rc::clone(&storage), commits).await;
         drive.abort();
-        result
+        Ok(result)
     })
 }
 
 pub(super) fn open(disk: &SimDisk, options: StorageOptions) -> (Rc<Storage>, Rc<Commits>) {
+    try_open(disk, options).unwrap()
+}
+
+fn try_open(disk: &SimDisk, options: StorageOptions) -> Result<(Rc<Storage>, Rc<Commits>), OpenError> {
     let commits = Rc::new(Commits::new());
-    let (storage, _) = Storage::open(Arc::new(disk.clone()), Path::new(DIR), options, Rc::clone(&commits)).unwrap();
-    (Rc::new(storage), commits)
+    let (storage, _) = Storage::open(Arc::new(disk.clone()), Path::new(DIR), options, Rc::clone(&commits))?;
+    Ok((Rc::new(storage), commits))
 }
 
 /// Waits until something is so, and fails when it never is.

@@ -65,6 +65,9 @@ impl Writer {
         if !std::mem::replace(&mut self.sync_failed, true) {
             tracing::error!(target: "node.storage", %error, "records cannot be made durable");
             self.out.push(Done::SyncFailed(error.to_string()));
+            // The system has forgotten what it could not write, and may give the old content of the disk for it: the next
+            // start asks for proof, as after a power cut.
+            let _told = self.log.distrust();
         }
     }
 
@@ -217,6 +220,8 @@ impl Writer {
     fn finish(&mut self) -> io::Result<()> {
         self.make_all_durable()?;
         if self.sync_failed {
+            // What was written is proved by what the log says of it.
+            let _told = self.log.sync();
             return Ok(());
         }
         if self.states.values().any(|state| state.touched) {

@@ -133,6 +133,35 @@ fn a_checkpoint_that_fails_is_found_and_the_node_goes_on_in_interval_mode() {
 }
 
 #[test]
+fn what_the_system_has_forgotten_after_a_failed_sync_is_not_taken_for_records() {
+    let disk = SimDisk::new();
+    with_storage(&disk, options(), async |storage, _| {
+        storage.put("log", 0x1000, b"durable").unwrap();
+        storage.flush().await.unwrap();
+        storage.state.borrow_mut().checkpoint();
+        until("it is durable", || storage.gauges().checkpoints > 0).await;
+        disk.fail(Call::Sync, 1, 1, io::ErrorKind::Other);
+        storage.put("log", 0x1001, &[7; 100]).unwrap();
+        storage.flush().await.unwrap();
+        storage.state.borrow_mut().checkpoint();
+        until("it is found", || has(&storage, "sync")).await;
+        storage.put("log", 0x1002, b"later").unwrap();
+        storage.flush().await.unwrap();
+        assert!(storage.close().await.is_err());
+    });
+    // What was in memory alone is gone from there, too; nothing else says so in the same boot.
+    let file = disk.open(Path::new("/data/log/0000000000/001")).unwrap();
+    let (mut bytes, length) = (vec![0; 1000], file.len().unwrap());
+    let read_bytes = file.read_at(&mut bytes, 0).unwrap();
+    let value = bytes[..read_bytes].windows(100).position(|bytes| bytes == [7; 100]).unwrap();
+    disk.create(Path::new("/data/log/0000000000/001")).unwrap().write_all_at(&[0; 100], value as u64).unwrap();
+    assert!(length > value as u64 + 100);
+    with_storage(&disk, options(), async |storage, _| {
+        assert_eq!(read(&storage, &disk, "log"), [(0x1000, b"durable".to_vec())]);
+    });
+}
+
+#[test]
 fn replies_wait_when_the_writer_is_behind_and_then_records_are_refused() {
     let disk = SimDisk::new();
     let options = StorageOptions { queue_bytes: 64 << 10, ..options() };

@@ -115,11 +115,11 @@ impl Disk for CountingDisk {
 /// meanwhile: twice what is allowed. Now it holds those alone that it works on.
 #[test]
 fn a_slow_checkpoint_keeps_no_files_open_that_the_writer_has_given_up() {
-    const FILES: u64 = 32;
+    const FILES: u16 = 32;
     /// Files that are made durable at the same time.
     const AT_ONCE: usize = 8;
     let disk = CountingDisk { disk: SimDisk::new(), counts: Arc::default() };
-    let options = StorageOptions { open_files: FILES as usize, ..super::options() };
+    let options = StorageOptions { open_files: FILES.into(), ..super::options() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let all = Arc::new(disk.clone());
@@ -134,13 +134,13 @@ fn a_slow_checkpoint_keeps_no_files_open_that_the_writer_has_given_up() {
             storage.flush().await.unwrap();
         };
         let counts = &disk.counts;
-        fill(0..FILES).await;
+        fill(0..FILES.into()).await;
         storage.state.borrow_mut().checkpoint();
         until("the checkpoint is held up", || counts.syncing.load(Ordering::SeqCst) == AT_ONCE).await;
         for turn in 1..5 {
-            fill(turn * FILES..(turn + 1) * FILES).await;
+            fill(turn * u64::from(FILES)..(turn + 1) * u64::from(FILES)).await;
             let open = counts.open.load(Ordering::SeqCst);
-            assert!(open <= FILES as usize + AT_ONCE, "{open}");
+            assert!(open <= usize::from(FILES) + AT_ONCE, "{open}");
         }
         *counts.may_sync.lock().unwrap() = true;
         counts.let_go.notify_all();
