@@ -4,7 +4,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::TARGETS;
+
+proptest! {
+    /// Mostly small numbers, so that lengths are sometimes right.
+    #[test]
+    fn bytes_that_nobody_has_made_on_purpose_keep_every_promise(
+        data in vec(prop_oneof![6 => Just(0_u8), 3 => 1_u8..40, 2 => any::<u8>()], 0..400)
+    ) {
+        // Patterns take long: they have tests of their own.
+        TARGETS.iter().filter(|(name, _)| *name != "filter_pcre").for_each(|(_, target)| target(&data));
+    }
+}
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")

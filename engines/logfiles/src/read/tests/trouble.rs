@@ -155,8 +155,8 @@ impl Disk for BadPages {
 
 #[test]
 fn a_page_that_the_disk_cannot_read_costs_the_records_in_it() {
-    const PAGES: [&[std::ops::Range<u64>]; 4] =
-        [&[0..4096], &[8192..12_288], &[4096..20_480, 400_000..404_096], &[1_150_000..1_200_016]];
+    const PAGES: [&[(u64, u64)]; 4] =
+        [&[(0, 4096)], &[(8192, 12_288)], &[(4096, 20_480), (400_000, 404_096)], &[(1_150_000, 1_200_016)]];
     for format in [Format::Plain, Format::V1, Format::V2] {
         let world = World::new();
         let before = records(0x1000..0x1010, 100);
@@ -181,10 +181,11 @@ fn a_page_that_the_disk_cannot_read_costs_the_records_in_it() {
         let after = records(0x3000..0x3010, 100);
         world.add(format, &after);
         for pages in PAGES {
+            let pages: Vec<_> = pages.iter().map(|(from, to)| *from..*to).collect();
             let path = Path::new(DIR).join(NUMBER.to_string());
-            let disk = BadPages { disk: world.disk.clone(), path, pages: pages.to_vec() };
+            let disk = BadPages { disk: world.disk.clone(), path, pages: pages.clone() };
             let (all_parts, starts, bytes) = (&parts, &starts, &bytes);
-            let (before, after) = (&before, &after);
+            let (before, after, pages) = (&before, &after, &pages);
             node_on(Arc::new(disk), &world, SMALL, |node| async move {
                 let found = node.read(all(Shape::Neo)).await;
                 assert!(found.starts_with(before) && found.ends_with(after), "{format} {pages:?}");
