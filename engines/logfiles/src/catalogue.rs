@@ -4,6 +4,7 @@
 //! thread that performs them; [`crate::recovery::open`] makes both from what is found at a start. Format of the file:
 //! `docs/formats/catalogue.md`; why it is so: `docs/adr/logfiles-durability.md`.
 
+mod anew;
 mod entries;
 mod log;
 pub(crate) mod state;

@@ -10,13 +10,12 @@ use crate::checkpoint;
 use crate::disk::{Disk, File};
 
 use super::Entry;
+use super::anew::{Anew, Beside, TEMPORARY, changed_at, state_of, write_anew};
 use super::entries::{self, Item, Next, Write};
-use super::state::{self, End, Modified, NEVER, State, Touched, first_of_slot, modified};
+use super::state::{self, State, Touched, first_of_slot};
 
 /// The name in the data directory.
 pub(crate) const FILE: &str = ".catalogue";
-pub(crate) const TEMPORARY: &str = ".catalogue.tmp";
-
 /// Bytes that wait for being written, usually.
 const BUFFER: usize = 64 << 10;
 /// Bytes that cannot be written, from which on no bucket is written either.
@@ -46,7 +45,9 @@ pub struct Log {
     suspect: bool,
     /// Bytes at which the file is written anew.
     compact_at: u64,
-    /// There will be no use for a `checkpoint.dat`.
+    /// The file that is being written anew.
+    beside: Option<Beside>,
+    /// There will be no use for a `checkpoint.dat`, or for a new file.
     is_ending: bool,
     /// The start found what there was no room to tell: no directory may be taken for known.
     is_partial: bool,
@@ -88,7 +89,7 @@ impl Log {
     /// A log with a new file, that says what a start has found.
     pub(crate) fn anew(disk: Arc<dyn Disk>, dir: &Path, state: &State) -> io::Result<Self> {
         let anew = write_anew(&*disk, dir, state)?;
-        let mut log = Self::new(disk, dir, state, Arc::clone(&anew.file), anew.size);
+        let mut log = Self::new(disk, dir, state, Arc::clone(&anew.file.0), anew.size);
         // What failed is made up for by the first sync.
         let _later = log.is_anew(anew);
         Ok(log)
@@ -114,6 +115,11 @@ impl Log {
     }
 
     fn behind(disk: Arc<dyn Disk>, dir: &Path, told: &State, end: u64) -> io::Result<Self> {
+        let temporary = dir.join(TEMPORARY);
+        if disk.stat(&temporary).is_ok() {
+            // A process has left it that was killed. Nobody reads it.
+            let _ = disk.remove(&temporary);
+        }
         let file = disk.create(&dir.join(FILE))?;
         if file.len()? != end {
             // Nothing may come to stand behind the rest of a torn entry, or in front of old ones that come back.
@@ -161,6 +167,7 @@ impl Log {
             touched: false,
             suspect: false,
             compact_at: due_at(end),
+            beside: None,
             is_ending: false,
             is_partial: false,
         }
@@ -277,7 +284,7 @@ impl Log {
         if self.suspect {
             return self.compact();
         }
-        if self.end >= self.compact_at && self.compact().is_ok() {
+        if self.beside.as_ref().is_some_and(Beside::is_done) && self.take_over()? {
             return Ok(());
         }
         if let Err(error) = self.file.sync() {
@@ -285,6 +292,11 @@ impl Log {
             return Err(error);
         }
         self.was_synced();
+        if self.end >= self.compact_at && self.beside.is_none() && !self.is_ending {
+            // If there is no room for a second file: not again before this one has twice the size.
+            self.compact_at = self.end.saturating_mul(2);
+            self.beside = Beside::begin(&self.disk, &self.dir, &self.file, self.end);
+        }
         Ok(())
     }
 
@@ -304,6 +316,8 @@ impl Log {
     /// # Errors
     /// The disk's; the next start is one after a crash then.
     pub fn close(&mut self) -> io::Result<()> {
+        self.is_ending = true;
+        self.beside = None;
         self.note_directories()?;
         self.push(&Item::Closed)?;
         self.sync()?;
@@ -314,12 +328,14 @@ impl Log {
     /// Gives back what room there is to give on a full disk, at the end: no `checkpoint.dat` is written any more.
     pub(crate) fn make_room(&mut self) {
         self.is_ending = true;
+        self.beside = None;
         let _may_be_gone = self.disk.remove(&self.dir.join(TEMPORARY));
         let _tried = checkpoint::remove(&*self.disk, &self.dir);
     }
 
     /// Writes the file anew in the room that it has itself. A crash meanwhile leaves none, or a damaged one.
     pub(crate) fn write_in_its_room(&mut self) -> io::Result<()> {
+        self.beside = None;
         // A write for which there was no room may have left something.
         self.file.set_len(self.end)?;
         let (mut state, end, _) = state::load(&*self.file)?;
@@ -344,6 +360,22 @@ impl Log {
         self.make_room();
         self.disk.remove(&self.dir.join(FILE))?;
         self.disk.sync_dir(&self.dir)
+    }
+
+    /// Has the file written anew by the next sync, and waits until that is done.
+    #[cfg(test)]
+    pub(crate) fn write_beside(&mut self) -> io::Result<()> {
+        self.compact_at = 0;
+        self.sync()?;
+        self.wait_beside();
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn wait_beside(&self) {
+        while self.beside.as_ref().is_some_and(|beside| !beside.is_done()) {
+            std::thread::yield_now();
+        }
     }
 
     /// The number of a channel; a new one is told in front of what needs it.
@@ -407,21 +439,29 @@ impl Log {
         noted
     }
 
-    /// Writes the file anew, without what has no meaning any more.
-    fn compact(&mut self) -> io::Result<()> {
-        // If there is no room for a second file: not again before this one has twice the size.
-        self.compact_at = self.end.saturating_mul(2);
-        let (mut state, end, how) = state::load(&*self.file)?;
-        if how != End::Good || end != self.end {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the catalogue's file is not as it was written"));
+    /// Goes on with the file that was written beside this one, if it was: with what came meanwhile behind it. All of it is
+    /// durable then.
+    fn take_over(&mut self) -> io::Result<bool> {
+        let Some(beside) = self.beside.take() else { return Ok(false) };
+        match beside.finish(&*self.file, self.end) {
+            Ok(anew) => self.is_anew(anew).map(|()| true),
+            Err(error) => {
+                tracing::warn!(target: "node.storage", %error, "the catalogue cannot be written anew");
+                Ok(false)
+            }
         }
-        state.drop_slots(|channel, slot| changed_at(&*self.disk, &self.dir.join(channel).join(slot)).is_none());
+    }
+
+    /// Writes the file anew, without what has no meaning any more: here and now.
+    fn compact(&mut self) -> io::Result<()> {
+        self.beside = None;
+        let state = state_of(&*self.disk, &self.dir, &*self.file, self.end)?;
         self.is_anew(write_anew(&*self.disk, &self.dir, &state)?)
     }
 
     /// Goes on with a file that was written anew. Until its name is durable nothing in it is.
     fn is_anew(&mut self, anew: Anew) -> io::Result<()> {
-        (self.file, self.end) = (anew.file, anew.size);
+        (self.file, self.end) = (anew.file.0, anew.size);
         self.changed.extend(anew.left_out);
         self.compact_at = due_at(anew.size);
         self.suspect = anew.named.is_err();
@@ -445,63 +485,4 @@ pub(crate) struct Was {
 /// Bytes at which a file is written anew that had so many when it was new.
 pub(crate) const fn due_at(size: u64) -> u64 {
     size.saturating_mul(2).saturating_add(SLACK)
-}
-
-/// A file that was written anew, and has the catalogue's name.
-struct Anew {
-    file: Arc<dyn File>,
-    size: u64,
-    /// Directories that were changed in the same tick of the clock, and may be again.
-    left_out: Vec<(u32, Option<BucketNumber>)>,
-    /// Whether the name is durable.
-    named: io::Result<()>,
-}
-
-/// The time of a file or directory, by the clock of the file system.
-fn changed_at(disk: &dyn Disk, path: &Path) -> Option<Modified> {
-    disk.stat(path).ok().and_then(|stat| modified(stat.modified))
-}
-
-/// Writes a file that says the same, durably, in place of the one that is there. After an error that one still is.
-fn write_anew(disk: &dyn Disk, dir: &Path, state: &State) -> io::Result<Anew> {
-    let temporary = dir.join(TEMPORARY);
-    let written = write_temporary(disk, &temporary, state).and_then(|mut anew| {
-        disk.rename(&temporary, &dir.join(FILE))?;
-        anew.named = disk.sync_dir(dir);
-        Ok(anew)
-    });
-    if written.is_err() {
-        // The room is given back to those who need it more.
-        let _ = disk.remove(&temporary);
-    }
-    written
-}
-
-fn write_temporary(disk: &dyn Disk, temporary: &Path, state: &State) -> io::Result<Anew> {
-    let file = disk.create(temporary)?;
-    file.set_len(0)?;
-    let head = entries::head();
-    file.write_all_at(&head, 0)?;
-    let now = changed_at(disk, temporary);
-    let (mut end, mut buffer, mut left_out) = (head.len() as u64, Vec::new(), Vec::new());
-    state.items(&mut |item| {
-        match *item {
-            Item::Directory { id, slot, seconds, nanos }
-                if (seconds, nanos) != NEVER && Some((seconds, nanos)) >= now =>
-            {
-                left_out.push((id, slot));
-            }
-            _ => item.write(&mut buffer),
-        }
-        if buffer.len() >= 1 << 20 {
-            file.write_all_at(&buffer, end)?;
-            end += buffer.len() as u64;
-            buffer.clear();
-        }
-        Ok(())
-    })?;
-    file.write_all_at(&buffer, end)?;
-    end += buffer.len() as u64;
-    file.sync()?;
-    Ok(Anew { file, size: end, left_out, named: Ok(()) })
 }

@@ -137,6 +137,7 @@ fn the_file_is_written_anew_before_it_grows_without_end() {
         let done = Synced { channel: "log".into(), number, entry: entry(100 * round), more: true };
         if round % 100 == 99 {
             log.checkpoint(&[done]).unwrap();
+            log.wait_beside();
         }
         largest = largest.max(std::fs::metadata(rig.dir.path().join(FILE)).unwrap().len());
     }
@@ -290,4 +291,61 @@ fn the_file_does_not_grow_from_start_to_start() {
         let size = disk.stat(&Path::new("/data").join(FILE)).unwrap().length;
         assert!(size < 9 << 20, "{size}");
     }
+}
+
+/// What came while the file was written anew stands behind it, whatever ends in between.
+#[test]
+fn a_file_that_is_written_beside_has_what_came_meanwhile() {
+    let bucket = |key: u64| BucketNumber::of(key << 12);
+    for cut in 0..40 {
+        let (disk, mut log) = on_sim_disk();
+        (1..100).for_each(|key| log.set("log", bucket(key), &entry(key)).unwrap());
+        log.sync().unwrap();
+        if cut > 0 {
+            disk.cut_after(cut);
+        }
+        let mut durable = 99;
+        let mut write = || -> std::io::Result<()> {
+            log.write_beside()?;
+            for key in 100..110 {
+                log.set("log", bucket(key), &entry(key))?;
+                log.touch("log", bucket(1000 + key), &Entry::EMPTY)?;
+                log.sync()?;
+                durable = key;
+            }
+            Ok(())
+        };
+        let ended = write().is_ok();
+        assert!(ended || cut > 0);
+        for (crash, seed) in [(Crash::Loses, 0), (Crash::Keeps, 0), (Crash::Any, cut), (Crash::Any, !cut)] {
+            let (state, _, end) = loaded(&disk.crash(crash, seed));
+            assert!(end == End::Good || end == End::Torn, "{cut} {crash:?}");
+            let buckets = &state.channels[&0].buckets;
+            assert!((1..=durable).all(|key| buckets.get(&bucket(key)) == Some(&entry(key))), "{cut} {crash:?}");
+            assert!((100..=durable).all(|key| state.touched.contains_key(&(0, bucket(1000 + key)))), "{cut} {crash:?}");
+        }
+        if cut == 0 {
+            // The new file, with all that came.
+            assert!(disk.stat(&Path::new("/data/.catalogue.tmp")).is_err());
+            assert!(disk.stat(&Path::new("/data").join(FILE)).unwrap().length < 8000);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_written_beside_is_given_up_at_the_end_and_without_room() {
+    let (disk, mut log) = on_sim_disk();
+    log.set("log", BucketNumber::of(0x1000), &entry(1)).unwrap();
+    disk.fail(Call::Create, 0, 1, std::io::ErrorKind::StorageFull);
+    log.write_beside().unwrap();
+    log.sync().unwrap();
+    log.set("log", BucketNumber::of(0x2000), &entry(2)).unwrap();
+    log.write_beside().unwrap();
+    log.set("log", BucketNumber::of(0), &entry(0)).unwrap();
+    log.close().unwrap();
+    drop(log);
+    let (state, _, end) = loaded(&disk);
+    assert_eq!((end, state.closed, state.channels[&0].buckets.len()), (End::Good, true, 3));
+    let names: Vec<_> = disk.list(Path::new("/data")).unwrap().into_iter().map(|named| named.name).collect();
+    assert_eq!(names, [FILE]);
 }

@@ -17,6 +17,8 @@ enum Op {
     /// As a reply waits for in the mode `always`.
     Sync,
     Checkpoint,
+    /// The log is written anew beside the one that is written to.
+    Beside,
     Remove {
         channel: u8,
         bucket: u8,
@@ -40,6 +42,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(channel, bucket, sizes)| Op::Put { channel, bucket, sizes }),
         2 => Just(Op::Sync),
         2 => Just(Op::Checkpoint),
+        1 => Just(Op::Beside),
         1 => (0..3u8, 0..4u8).prop_map(|(channel, bucket)| Op::Remove { channel, bucket }),
         1 => Just(Op::Stop),
         2 => Just(Op::Kill),
@@ -115,6 +118,7 @@ impl Model {
                 node.checkpoint()?;
                 self.all_durable();
             }
+            Op::Beside => node.log().write_beside()?,
             Op::Remove { channel, bucket } => {
                 let (channel, number) = (channel_of(*channel).0, BucketNumber::of(u64::from(*bucket) << 23));
                 let key = (channel.to_owned(), number);
