@@ -18,6 +18,8 @@ use crate::metrics::{CLOSED_AFTER_MS, MaintenanceReport, Retention};
 
 /// How many documents one call touches before it says that there is more to do.
 const BUDGET: u64 = 2000;
+/// How many documents are removed by one command: others wait for it.
+const REMOVED_AT_ONCE: usize = 250;
 
 /// What one transaction did.
 #[derive(Debug, Default)]
@@ -97,19 +99,20 @@ impl MongoDb {
     async fn expire(&self, collection: &str, last: i64) -> Result<Piece, StoreError> {
         let documents = self.collection(collection);
         let old = doc! { "start": { "$lte": last } };
-        let expire = async {
+        let find = async {
             let limit = i64::try_from(BUDGET).unwrap_or(i64::MAX);
             let mut found = documents.find(old).projection(doc! { "_id": 1 }).limit(limit).await?;
             let mut ids = Vec::new();
             while found.advance().await? {
                 ids.extend(found.deserialize_current()?.remove("_id"));
             }
-            if ids.is_empty() {
-                return Ok(0);
-            }
-            Ok(documents.delete_many(doc! { "_id": { "$in": ids } }).await?.deleted_count)
+            Ok(ids)
         };
-        let expired = within_store(expire).await?;
+        let mut expired = 0;
+        for ids in within_store(find).await?.chunks(REMOVED_AT_ONCE) {
+            let some = doc! { "_id": { "$in": ids } };
+            expired += within_store(async { Ok(documents.delete_many(some).await?.deleted_count) }).await?;
+        }
         Ok(Piece { touched: expired, expired, ..Piece::default() })
     }
 }
