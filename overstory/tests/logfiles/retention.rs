@@ -1,6 +1,7 @@
 //! What the node does with old buckets: compressed they are still read, deleted they are gone, and nothing else is touched.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use overstory_client::dls::{Filter, Order};
@@ -14,9 +15,10 @@ use super::rig::{Mode, check, instance};
 
 const DAY: u64 = 86_400;
 
-/// Two buckets of so many days ago, large enough for being worth it.
+/// Two buckets of so many days ago, large enough for being worth it; the same ones however often they are asked for.
 fn records(days: u64) -> Vec<Record> {
-    let first = (system_time() - days * DAY) & !0x1fff;
+    static NOW: LazyLock<u64> = LazyLock::new(system_time);
+    let first = (*NOW - days * DAY) & !0x1fff;
     let value = |number: u64| format!("{days} days ago, record {number} {}", "text ".repeat(20)).into_bytes();
     (0..4000).map(|number| (first + number * 2, value(number))).collect()
 }
