@@ -28,8 +28,12 @@ fn fill(node: &NodeInstance, channel: &str, from: u64) -> (u64, Option<Legacy>) 
     while refused < 50 {
         let (key, value) = record(taken);
         client.send_put(channel, key, &value);
+        let mut silent = 0;
         while client.is_silent() {
-            if finding(node, "write") == Some(3.0) && client.is_silent() {
+            // For a good while, so that no refusal that is slow to come is taken for it.
+            silent = if finding(node, "write") == Some(3.0) { silent + 1 } else { 0 };
+            if silent == 20 {
+                silent = 0;
                 assert!(waiting.replace(client).is_none(), "one waits, the others are refused");
                 taken += 1;
                 client = Legacy::to(node);
