@@ -14,6 +14,7 @@ use overstory_logfiles::engine::LogfilesEngine;
 use overstory_logfiles::logfilesnode::LogfilesNode;
 use overstory_logfiles::storage::SyncMode;
 use overstory_node::app::{NodeContext, NodeProgram};
+use overstory_node::levels::Levels;
 use overstory_node::stats::NodeStats;
 use overstory_replay::{Connection, Host, NeoClient};
 use overstory_runtime::Shutdown;
@@ -55,7 +56,8 @@ impl Default for Setup {
             delete_after: Vec::new().into_iter().collect(),
             unit: Unit::Seconds,
             level: 3,
-            thresholds: Thresholds::default(),
+            // However full the disk is on which the tests run.
+            thresholds: Thresholds { disk_free: Levels::falling([-1.0; 3]), ..Thresholds::default() },
         };
         Self { settings, data: None, records: Vec::new() }
     }
