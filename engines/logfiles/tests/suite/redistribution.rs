@@ -211,12 +211,15 @@ fn a_target_that_dies_in_the_middle_gets_everything_when_it_is_back_and_nothing_
     assert_eq!(node.size(), (0, 0));
 }
 
+/// An address where nobody listens: not of 127.0.0.1, on which somebody else may get the port.
+fn nobody() -> SocketAddrV4 {
+    let free = TcpListener::bind("127.0.0.3:0").unwrap();
+    free.local_addr().unwrap().to_string().parse().unwrap()
+}
+
 #[test]
 fn while_a_target_is_away_everything_stays_and_is_served_and_a_second_request_is_refused() {
-    let away: SocketAddrV4 = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string().parse().unwrap()
-    };
+    let away = nobody();
     let node = Node::start(Setup::default());
     fill(&node, "c", 40);
     let mut waits = node.legacy();
@@ -241,10 +244,7 @@ fn while_a_target_is_away_everything_stays_and_is_served_and_a_second_request_is
 
 #[test]
 fn the_target_that_works_gets_what_the_other_one_does_not_take() {
-    let away: SocketAddrV4 = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string().parse().unwrap()
-    };
+    let away = nobody();
     let target = Node::start(Setup::default());
     // A third one that takes none of these keys.
     let other = Node::start(Setup::default().with(|settings| settings.range.low = 1 << 60));

@@ -22,7 +22,8 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// An address where nobody listens, and one that takes connections and says nothing.
 async fn dead_and_silent() -> (SocketAddrV4, SocketAddrV4, TcpListener) {
-    let (dead, silent) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await);
+    // Not 127.0.0.1: somebody else may listen on the same port of that by then.
+    let (dead, silent) = (TcpListener::bind("127.0.0.3:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await);
     let (silent, v4) = (silent.unwrap(), |listener: &TcpListener| match listener.local_addr().unwrap() {
         std::net::SocketAddr::V4(address) => address,
         std::net::SocketAddr::V6(_) => panic!("IPv4"),

@@ -95,7 +95,8 @@ async fn a_node_that_does_not_know_the_client_says_so_at_once() {
 
 #[tokio::test]
 async fn a_node_that_is_away_at_the_start_is_named_and_found_later() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Not 127.0.0.1: somebody else may listen on the same port of that by then.
+    let listener = TcpListener::bind("127.0.0.3:0").await.unwrap();
     let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4") };
     drop(listener);
     let mut registry = Registry::new();

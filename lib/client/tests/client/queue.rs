@@ -30,7 +30,8 @@ fn neo(nodes: &[SocketAddrV4]) -> ClientConfig {
 }
 
 pub(crate) async fn dead() -> SocketAddrV4 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Not 127.0.0.1: somebody else may listen on the same port of that by then.
+    let listener = TcpListener::bind("127.0.0.3:0").await.unwrap();
     let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4") };
     address
 }
