@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bad::is_closed;
 use super::files::path;
 use super::{Done, Job, Key, Place, Unwritten, Writer};
 use crate::bucket::BucketNumber;
@@ -127,13 +128,24 @@ impl Writer {
         }
         self.out.push(Done::Changed { key, entry: None });
         if let Some(slot) = path.parent() {
-            self.sync_up(slot)?;
+            let synced = self.sync_up(slot);
+            self.names_are_durable(synced)?;
             // Usually there are others in it.
             if self.disk.remove_dir(slot).is_ok() {
                 self.files.removed_dir(slot);
             }
         }
         unless_full(self.log.removed_bucket(&place.name, number))
+    }
+
+    /// A directory that could not be made durable is not made so by a later call that succeeds: what is put into files with
+    /// new names would not be there after a power cut.
+    fn names_are_durable(&mut self, synced: io::Result<()>) -> io::Result<()> {
+        synced.inspect_err(|error| {
+            if !is_closed(error) {
+                self.cannot_sync(error);
+            }
+        })
     }
 
     /// Makes durable that a name is gone from a directory, or that directory itself.
@@ -187,7 +199,8 @@ impl Writer {
         self.is_now(key, place, number, Some(entry));
         // At once: until then readers cannot know what the file is.
         self.tell_out();
-        self.disk.sync_dir(path.parent().unwrap_or(&self.setup.dir))?;
+        let synced = self.disk.sync_dir(path.parent().unwrap_or(&self.setup.dir));
+        self.names_are_durable(synced)?;
         self.log.replaced(&place.name, number, &entry)
     }
 

@@ -150,3 +150,19 @@ fn the_front_of_a_bucket_goes_and_later_records_stay() {
         with_storage(&disk, options, async |storage, _| assert_eq!(totals(&storage), (1, 5)));
     }
 }
+
+#[test]
+fn a_name_that_could_not_be_made_durable_is_not_believed_to_be_so_later() {
+    let disk = SimDisk::new();
+    with_storage(&disk, always(), async |storage, commits| {
+        (0..100).for_each(|key| storage.put("log", 0x1000 + key, b"compressible value").unwrap());
+        until("they are durable", || commits.durable() == commits.made()).await;
+        let (view, _) = storage.file_view("log", BUCKET).await.unwrap().unwrap();
+        let (file, entry) = compressed(&disk, &view, 3);
+        disk.fail(crate::disk::sim::Call::SyncDir, 0, 1, std::io::ErrorKind::Other);
+        assert!(storage.replace("log", BUCKET, &view.as_of, view.length, file, entry).await.is_err());
+        // The old file may be there after a power cut, without what would be put behind the new one.
+        until("nothing is answered any more", || commits.has_failed()).await;
+        assert_eq!(storage.put("log", 0x1200, b"no"), Err(PutError::Failed));
+    });
+}
