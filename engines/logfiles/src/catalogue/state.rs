@@ -80,8 +80,14 @@ impl ChannelState {
     }
 
     fn set(&mut self, number: BucketNumber, entry: Entry) {
-        if self.buckets.is_empty() && self.sorted.last().is_none_or(|(last, _)| *last < number) {
+        if !self.buckets.is_empty() {
+            self.buckets.insert(number, entry);
+        } else if self.sorted.last().is_none_or(|(last, _)| *last < number) {
             self.sorted.push((number, entry));
+        } else if let Ok(at) = self.sorted.binary_search_by_key(&number, |(number, _)| *number)
+            && let Some((_, known)) = self.sorted.get_mut(at)
+        {
+            *known = entry;
         } else {
             self.buckets().insert(number, entry);
         }
