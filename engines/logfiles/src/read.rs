@@ -38,8 +38,8 @@ pub use view::{After, AsOf, BucketView, Tail, Views};
 /// Views that are fetched at a time.
 const PORTION: usize = 64;
 /// The same, until it is known whether they have records that are only in memory.
-const PART: usize = 8;
-/// Bytes of such records, copied for the request, from which on no more views are fetched at a time.
+const PART: usize = 2;
+/// Bytes of such records from which on no more views are fetched.
 const TAILS: usize = 256 << 10;
 
 /// How requests are read.
@@ -202,7 +202,8 @@ impl Scan {
             self.views.views(&self.channel, &self.ranges, last, most, &mut self.fetched);
             all = self.fetched.len() < had + most;
             last = self.fetched.last().map(|view| place(&self.ranges, view.number)).or(last);
-            tails += self.fetched.iter().skip(had).map(BucketView::tail_bytes).sum::<usize>();
+            tails +=
+                self.fetched.iter().skip(had).flat_map(|view| &view.tail).map(|tail| tail.bytes.len()).sum::<usize>();
         }
         self.slot.give_views(&self.pool, round, &mut self.fetched, last, all);
     }

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use super::buffers::Buffers;
 use super::job::{Feed, Job, Means, Outcome};
-use super::{After, Batch, BucketView, Next, ReadRequest, ReadsOptions, Told, Usage};
+use super::{After, Batch, BucketView, Next, ReadRequest, ReadsOptions, TAILS, Told, Usage};
 use crate::disk::Disk;
 
 /// Batches of a request that may be ready.
@@ -146,6 +146,7 @@ impl Slot {
     pub(super) fn wants_views(&self, pool: &Pool) -> Option<Wanted> {
         let state = lock(&self.0.state);
         let wants = !state.all_views && state.views.len() <= FEW && !matches!(state.phase, Phase::Over);
+        let wants = wants && (state.views.is_empty() || state.tail_bytes() < TAILS);
         let wants = wants && (state.waiting || !pool.shared.is_over_budget());
         wants.then_some((state.after, state.round))
     }

@@ -40,9 +40,9 @@ impl BucketView {
         self.dir.join(self.number.to_string())
     }
 
-    /// The bytes of what is in memory.
+    /// The bytes of what is in memory: its share of what others hold as well, the storage or other requests.
     pub(crate) fn tail_bytes(&self) -> usize {
-        self.tail.iter().map(|tail| tail.bytes.len()).sum()
+        self.tail.iter().map(|tail| tail.bytes.len() / Arc::strong_count(&tail.bytes).max(1)).sum()
     }
 
     /// Whether the file may be another one than the view is of; asked behind its opening.

@@ -67,7 +67,8 @@ fn clients_that_do_not_read_their_answers_hold_nobody_up_and_cost_a_bounded_amou
         assert_eq!(client.ask(1, &all()), [1]);
     }
     serves(&node);
-    assert!(gauge(&node, "ready_bytes") < 24 * 1_000_000, "{}", gauge(&node, "ready_bytes"));
+    // The limit, and what each has in any case. Records that were on their way to the disk when they began count as well.
+    assert!(gauge(&node, "ready_bytes") < (64 << 20) + 24 * 1_000_000, "{}", gauge(&node, "ready_bytes"));
     assert_eq!(gauge(&node, "reads"), 24);
     assert!(gauge(&node, "read_files") <= 24);
     // One of them reads on in the end, and gets everything.
