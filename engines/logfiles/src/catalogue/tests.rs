@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::log::FILE;
 use super::state::{End, State, load};
 use super::*;
@@ -326,7 +328,7 @@ fn a_file_that_is_written_beside_has_what_came_meanwhile() {
         }
         if cut == 0 {
             // The new file, with all that came.
-            assert!(disk.stat(&Path::new("/data/.catalogue.tmp")).is_err());
+            assert!(disk.stat(Path::new("/data/.catalogue.tmp")).is_err());
             assert!(disk.stat(&Path::new("/data").join(FILE)).unwrap().length < 8000);
         }
     }
@@ -348,4 +350,84 @@ fn a_file_that_is_written_beside_is_given_up_at_the_end_and_without_room() {
     assert_eq!((end, state.closed, state.channels[&0].buckets.len()), (End::Good, true, 3));
     let names: Vec<_> = disk.list(Path::new("/data")).unwrap().into_iter().map(|named| named.name).collect();
     assert_eq!(names, [FILE]);
+}
+
+fn any_item(kind: u8, id: u32, at: u64, fields: [u64; 4]) -> Vec<u8> {
+    use super::entries::Item;
+    let number = BucketNumber::of(at << 22);
+    let entry = Entry { counted: at % 2 == 0, length: fields[0], records: fields[1], bytes: fields[2], ..entry(1) };
+    let write = Write { offset: fields[0], length: fields[1], records: fields[2], bytes: fields[3], crc: 1 };
+    let flag = fields[3] % 2 == 0;
+    let item = match kind {
+        0 => Item::Run { boot: b"boot-1" },
+        1 => Item::Channel { id, name: [&b"log"[..], b"other", b"..", b"third"][(at % 4) as usize] },
+        2 => Item::ChannelRemoved { id },
+        3 | 4 => Item::Bucket { id, number, entry, more: flag },
+        5 => Item::BucketRemoved { id, number },
+        6 => Item::Touched { id, number, entry, only: flag },
+        7 => Item::Written { id, number, write },
+        8 => Item::Replacing { id, number },
+        9 => Item::Directory {
+            id,
+            slot: flag.then(|| super::state::first_of_slot(number)),
+            seconds: fields[0],
+            nanos: 7,
+        },
+        10 => Item::Mark,
+        _ => Item::Closed,
+    };
+    let mut bytes = Vec::new();
+    item.write(&mut bytes);
+    bytes
+}
+
+/// Lengths as they are, and as nobody writes them.
+fn field() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0..200_u64, 1 => Just(u64::MAX), 1 => any::<u64>()]
+}
+
+proptest! {
+    /// Whatever stands in the file, with checksums that are right or not: it is read, what it says is the same when it is
+    /// written anew, and a start makes something of it.
+    #[test]
+    fn any_file_is_read_and_written_anew_as_it_is(
+        items in prop::collection::vec((0..12u8, 0..3u32, 0..5u64, [field(), field(), field(), field()]), 0..60),
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        lines in "(log|\\.\\.|other)? ?[0-9]{0,21} ?[0-9]{0,21}\n?[a-z0-9 \n]{0,40}",
+    ) {
+        let mut bytes = super::entries::head().to_vec();
+        for id in 0..2 {
+            bytes.extend(any_item(1, id, u64::from(id), [0; 4]));
+        }
+        items.into_iter().for_each(|(kind, id, at, fields)| bytes.extend(any_item(kind, id, at, fields)));
+        if let Some((place, byte)) = damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        let disk = SimDisk::new();
+        disk.create_dirs(Path::new("/data/log/0000000000")).unwrap();
+        disk.create(Path::new("/data/log/0000000000/000")).unwrap().write_all_at(&[1; 100], 0).unwrap();
+        let write = |name: &str, bytes: &[u8]| disk.create(&Path::new("/data").join(name)).unwrap().write_all_at(bytes, 0).unwrap();
+        write(FILE, &bytes);
+        write(crate::checkpoint::FILE, lines.as_bytes());
+        let state = loaded(&disk).0;
+        let mut again = super::entries::head().to_vec();
+        state.items(&mut |item| {
+            item.write(&mut again);
+            Ok(())
+        }).unwrap();
+        write("again", &again);
+        let (read, end, how) = load(&*disk.open(Path::new("/data/again")).unwrap()).unwrap();
+        prop_assert_eq!((end, how), (again.len() as u64, End::Good));
+        prop_assert_eq!(format!("{:?}", read.touched), format!("{:?}", state.touched));
+        prop_assert_eq!(read.channels.len(), state.channels.len());
+        for (id, channel) in &state.channels {
+            let same = &read.channels[id];
+            prop_assert_eq!((&same.name, &same.buckets), (&channel.name, &channel.buckets));
+            prop_assert_eq!((same.modified, &same.slots), (channel.modified, &channel.slots));
+        }
+        let options = crate::recovery::OpenOptions { boot_id: "boot-1".into() };
+        // A later version stops it.
+        let _made = crate::recovery::open(Arc::new(disk), Path::new("/data"), &options);
+    }
 }
