@@ -190,7 +190,8 @@ fn a_batch_that_is_not_taken_goes_to_another_node() {
     with_engine(async |rig| {
         let (one, two) = (other(&[Treat::Refuse]).await, other(&[Treat::Refuse, Treat::Refuse]).await);
         let gone = {
-            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            // Not 127.0.0.1: somebody else may listen on the same port of that by then.
+            let listener = std::net::TcpListener::bind(("127.0.0.3", 0)).unwrap();
             let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!() };
             address
         };
@@ -225,7 +226,8 @@ fn a_lost_answer_doubles_a_batch_and_loses_none() {
 fn one_at_a_time_and_it_ends_when_the_node_stops() {
     with_engine(async |rig| {
         let expected = fill(&rig).await;
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Not 127.0.0.1: somebody else may listen on the same port of that by then.
+        let listener = std::net::TcpListener::bind(("127.0.0.3", 0)).unwrap();
         let SocketAddr::V4(nobody) = listener.local_addr().unwrap() else { panic!() };
         drop(listener);
         let (engine, nodes) = (Rc::clone(&rig.engine), [nobody]);
