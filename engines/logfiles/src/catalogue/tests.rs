@@ -355,9 +355,10 @@ fn a_file_that_is_written_beside_is_given_up_at_the_end_and_without_room() {
 fn any_item(kind: u8, id: u32, at: u64, fields: [u64; 4]) -> Vec<u8> {
     use super::entries::Item;
     let number = BucketNumber::of(at << 22);
-    let entry = Entry { counted: at % 2 == 0, length: fields[0], records: fields[1], bytes: fields[2], ..entry(1) };
+    let entry =
+        Entry { counted: at.is_multiple_of(2), length: fields[0], records: fields[1], bytes: fields[2], ..entry(1) };
     let write = Write { offset: fields[0], length: fields[1], records: fields[2], bytes: fields[3], crc: 1 };
-    let flag = fields[3] % 2 == 0;
+    let flag = fields[3].is_multiple_of(2);
     let item = match kind {
         0 => Item::Run { boot: b"boot-1" },
         1 => Item::Channel { id, name: [&b"log"[..], b"other", b"..", b"third"][(at % 4) as usize] },
