@@ -12,7 +12,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -111,6 +111,9 @@ fn execute(args: &Args, out: &mut dyn Write, show_progress: bool) -> u8 {
             return report::FAILED;
         }
     };
+    // Files may be named several times, alone and with their directory.
+    let mut seen = HashSet::new();
+    let is_one = args.paths.len() < 2;
     let total = if show_progress { Some(total(&args.paths)) } else { None };
     let mut check = Check {
         action: args.action(),
@@ -121,7 +124,10 @@ fn execute(args: &Args, out: &mut dyn Write, show_progress: bool) -> u8 {
     };
     for path in &args.paths {
         find::each(path, &mut |found| match found {
-            find::Found::Bucket(bucket) => check.bucket(&bucket, &mut report),
+            find::Found::Bucket(bucket) if is_one || seen.insert(bucket.path.clone()) => {
+                check.bucket(&bucket, &mut report);
+            }
+            find::Found::Bucket(_) => {}
             find::Found::Other => report.other(),
             find::Found::OtherDirectory => report.other_directory(),
             find::Found::Problem(path, error) => report.problem(&path, &error),

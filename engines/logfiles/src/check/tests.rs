@@ -507,6 +507,18 @@ fn what_an_interrupted_run_left_is_taken_away_by_the_next() {
 }
 
 #[test]
+fn a_file_that_is_named_several_times_is_read_once() {
+    let place = Place::new();
+    let path = place.write(number(), &place.bytes(Format::V1, &records()));
+    let (data, slot) = (place.data(), path.parent().unwrap().to_owned());
+    let names = [&data, &slot, &path].map(|path| path.to_str().unwrap());
+    for [first, second] in [[names[0], names[0]], [names[0], names[2]], [names[2], names[0]], [names[1], names[2]]] {
+        let (code, out) = run_with(&[first, second], &path);
+        assert!(code == 0 && out.starts_with("1 files, 9 records"), "{first} {second}: {out}");
+    }
+}
+
+#[test]
 fn a_data_directory_may_be_named_by_a_link() {
     let place = Place::new();
     place.write(number(), &place.bytes(Format::V1, &records()));
