@@ -201,7 +201,7 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<Op
         bucket::published(&*disk, dir, &mut state, &mut report);
     }
     let differs = differs || report.recovered > 0;
-    if report.found > 0 || report.recovered > 0 {
+    if differs {
         // Whoever wrote these files may not have made them durable, and the log says that they are.
         if let Err(error) = disk.sync_all(dir) {
             report.problem(format!("{}: what was found cannot be made durable: {error}", dir.display()));

@@ -124,8 +124,11 @@ impl Log {
         if file.len()? != end {
             // Nothing may come to stand behind the rest of a torn entry, or in front of old ones that come back.
             file.set_len(end)?;
-            file.sync()?;
         }
+        // A killed process may have left to the system what has been read, or that the file has this name. A power cut must
+        // not take it back when more stands behind it.
+        file.sync()?;
+        disk.sync_dir(dir)?;
         let mut log = Self::new(disk, dir, told, file, end);
         // One that was slow to read is written anew as soon as the node runs.
         log.compact_at = if end > told.size() / 4 * 5 + SLACK { 0 } else { due_at(told.size()) };
@@ -153,6 +156,8 @@ impl Log {
         let _never_fails = tell(&Item::Run { boot: &found.boot });
         // Nothing is written to a bucket before this is durable.
         self.touched = true;
+        // A process that is killed at once has told it all the same; what there is no room for comes with the next entries.
+        let _ = self.flush();
     }
 
     fn new(disk: Arc<dyn Disk>, dir: &Path, told: &State, file: Arc<dyn File>, end: u64) -> Self {
