@@ -60,8 +60,8 @@ struct Args {
     /// Changes files; without it --repair and --salvage only say what they would do
     #[arg(long, conflicts_with = "check")]
     write: bool,
-    /// Where what is cut off, or a file that is written anew, is kept; nothing is done if it cannot be [default:
-    /// .damaged in the data directory]
+    /// Where what is cut off, or a file that is written anew, is kept, outside of the data directory; nothing is done if
+    /// it cannot be [default: .damaged in the data directory]
     #[arg(long, value_name = "DIR")]
     backup_dir: Option<PathBuf>,
     /// Writes a report as JSON to a file, or in place of the lines to the standard output
@@ -86,7 +86,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are asked for, the rest is wrong usage.
             let _ = error.print();
-            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+            ExitCode::from(if error.use_stderr() { report::WRONG_USAGE } else { 0 })
         }
     }
 }
@@ -104,6 +104,10 @@ fn parse(args: Vec<OsString>) -> Result<Args, clap::Error> {
 
 /// Gives the exit code.
 fn execute(args: &Args, out: &mut dyn Write, show_progress: bool) -> u8 {
+    if let Some(refusal) = args.backup_dir.as_ref().and_then(|dir| backup::refusal(dir, &args.paths)) {
+        eprintln!("logfiles_check: {refusal}");
+        return report::WRONG_USAGE;
+    }
     let mut report = match Report::new(args, out) {
         Ok(report) => report,
         Err(error) => {

@@ -144,6 +144,8 @@ pub(crate) enum Job {
         entry: Entry,
     },
     Flush(Answer<()>),
+    /// Make durable what was written, by a checkpoint, and say so.
+    Settle(Answer<()>),
     Close(Answer<()>),
 }
 

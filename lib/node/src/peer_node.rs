@@ -23,13 +23,21 @@ pub fn address(node: &NodeAddress<'_>) -> Option<SocketAddrV4> {
 pub struct PeerNode {
     address: SocketAddrV4,
     stream: Option<TcpStream>,
+    opened: u64,
 }
 
 impl PeerNode {
     /// The node with this legacy address.
     #[must_use]
     pub const fn new(address: SocketAddrV4) -> Self {
-        Self { address, stream: None }
+        Self { address, stream: None, opened: 0 }
+    }
+
+    /// The number of the connection by which the last request went. While it is the same the other node has not been
+    /// started anew.
+    #[must_use]
+    pub const fn connection(&self) -> u64 {
+        self.opened
     }
 
     /// Its address.
@@ -41,18 +49,17 @@ impl PeerNode {
     /// Sends a request to which nothing but a status is answered.
     ///
     /// # Errors
-    /// The status was another than Ok, or there was none: the next request goes by a new connection.
+    /// The status was another than Ok; or there was none, and the next request goes by a new connection.
     pub async fn send(&mut self, request: &[u8]) -> Result<(), PeerError> {
         let stream = self.stream.take();
+        self.opened += u64::from(stream.is_none());
         let (stream, status) = tokio::time::timeout(ANSWER, exchange(stream, self.address, request))
             .await
             .map_err(|_| PeerError::Failed("no answer".to_owned()))?
             .map_err(|error| PeerError::Failed(error.to_string()))?;
+        self.stream = Some(stream);
         match status {
-            Status::Ok => {
-                self.stream = Some(stream);
-                Ok(())
-            }
+            Status::Ok => Ok(()),
             refused => Err(PeerError::Refused(refused)),
         }
     }
@@ -123,12 +130,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_used_again_after_an_ok_and_only_then() {
+    async fn a_connection_is_used_again_until_it_breaks() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!() };
         let serve = async {
             let mut accepted = 0;
-            for statuses in [&[Status::Ok, Status::OutOfMemory][..], &[Status::Ok]] {
+            for statuses in [&[Status::Ok, Status::OutOfMemory][..], &[], &[Status::Ok]] {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 accepted += 1;
                 for status in statuses {
@@ -142,13 +149,17 @@ mod tests {
         let ask = async {
             let mut node = PeerNode::new(address);
             let mut told = Vec::new();
-            for _ in 0..3 {
-                told.push(node.send(b"send").await);
+            for _ in 0..5 {
+                told.push((node.send(b"send").await, node.connection()));
             }
             told
         };
         let (accepted, told) = tokio::join!(serve, ask);
-        assert_eq!((accepted, told), (2, vec![Ok(()), Err(PeerError::Refused(Status::OutOfMemory)), Ok(())]));
+        assert_eq!(accepted, 3);
+        assert_eq!(told[..2], [(Ok(()), 1), (Err(PeerError::Refused(Status::OutOfMemory)), 1)]);
+        // The first one was closed behind the refusal, the second one at once.
+        assert!(told[2].0.is_err() && told[3].0.is_err(), "{told:?}");
+        assert_eq!(told[4], (Ok(()), 3));
     }
 
     #[tokio::test]

@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::find::Bucket;
+use super::find::{self, Bucket};
 use super::owner;
 
 /// The directory in a data directory; it is hidden, and so no channel.
@@ -58,6 +58,38 @@ impl Backups {
             }
         }
     }
+}
+
+/// Why backups must not be made in a directory: it is among the channels of a data directory that is checked. The node
+/// and this program would find the backups there.
+pub(super) fn refusal(dir: &Path, paths: &[PathBuf]) -> Option<String> {
+    let real = real(dir);
+    let data_dir = paths
+        .iter()
+        .filter_map(|path| find::data_dir(path))
+        .find(|data_dir| real.strip_prefix(data_dir).is_ok_and(|below| !below.starts_with(DIRECTORY)))?;
+    Some(format!(
+        "--backup-dir {}: backups do not go among the channels of the data directory {}; name a directory outside of it, or none for its {DIRECTORY}",
+        dir.display(),
+        data_dir.display()
+    ))
+}
+
+/// Where a directory is, or would be made, without links in its name.
+fn real(dir: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    // Without a current directory only what is absolute can be told.
+    for component in std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()).components() {
+        match component {
+            Component::ParentDir => {
+                real.pop();
+            }
+            component => real.push(component),
+        }
+        // What is not there is no link.
+        real = real.canonicalize().unwrap_or(real);
+    }
+    real
 }
 
 /// Opens directories in each other, and makes those that are missing. The first is taken as it is named, of the others

@@ -56,6 +56,21 @@ pub(super) fn each(path: &Path, visit: &mut impl FnMut(Found)) {
     }
 }
 
+/// The data directory that what was named is of, without links in its name. None: what was named cannot be read, or is
+/// no bucket.
+pub(super) fn data_dir(path: &Path) -> Option<PathBuf> {
+    let real = path.canonicalize().ok()?;
+    if !real.is_dir() {
+        return Some(bucket(&real, slot_of(real.parent()?)?)?.data_dir);
+    }
+    let above = match level(&real, &entries(&real).ok()?).ok()? {
+        Level::Data => 0,
+        Level::Channel => 1,
+        Level::Slot(_) => 2,
+    };
+    real.ancestors().nth(above).map(Path::to_path_buf)
+}
+
 fn named(path: &Path, visit: &mut impl FnMut(Found)) -> io::Result<()> {
     let kind = fs::symlink_metadata(path)?.file_type();
     let real = path.canonicalize()?;

@@ -10,7 +10,7 @@ use crate::disk::File;
 
 const EVERY: Duration = Duration::from_millis(100);
 const WIDTH: u64 = 30;
-/// Columns of the line: a longer one than the terminal's would stay behind.
+/// Columns of the line; a terminal with fewer cuts it.
 const COLUMNS: usize = 79;
 
 /// Counts what was read.
@@ -46,9 +46,8 @@ impl Progress {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.at.is_none_or(|at| at.elapsed() >= EVERY) {
             shown.at = Some(Instant::now());
-            let line = line(done, total, &shown.file);
             // A terminal that is gone takes nothing: the work goes on.
-            let _ = write!(io::stderr().lock(), "\r\x1b[K{line}");
+            let _ = show(&mut io::stderr().lock(), &line(done, total, &shown.file));
         }
     }
 
@@ -56,9 +55,15 @@ impl Progress {
     pub(super) fn clear(&self) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.at.take().is_some() {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+            let _ = io::stderr().lock().write_all(b"\r\x1b[K");
         }
     }
+}
+
+/// Puts a line in the place of the last one. A narrow terminal would wrap it, and leave a part behind each time: it cuts
+/// it instead. In one write, so that whoever ends the program leaves the terminal as it was.
+fn show(out: &mut impl Write, line: &str) -> io::Result<()> {
+    out.write_all(format!("\r\x1b[K\x1b[?7l{line}\x1b[?7h").as_bytes())
 }
 
 fn line(done: u64, total: u64, file: &str) -> String {
@@ -120,5 +125,26 @@ mod tests {
         );
         assert_eq!(line(1, u64::MAX, &"a".repeat(300)).len(), COLUMNS);
         assert_eq!(line(u64::MAX, 7_000_000, ""), format!("[{}] 100 % of 7 MB  ", "#".repeat(30)));
+    }
+
+    /// Each write by itself.
+    struct Writes(Vec<Vec<u8>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_write_that_no_terminal_wraps() {
+        let mut writes = Writes(Vec::new());
+        assert!(show(&mut writes, "[##..] log/275").is_ok());
+        assert_eq!(writes.0, [b"\r\x1b[K\x1b[?7l[##..] log/275\x1b[?7h"]);
     }
 }

@@ -15,6 +15,7 @@ use super::mend::Plan;
 
 const CLEAN: u8 = 0;
 const DAMAGED: u8 = 1;
+pub(super) const WRONG_USAGE: u8 = 2;
 const MENDED: u8 = 3;
 pub(super) const FAILED: u8 = 4;
 

@@ -232,6 +232,47 @@ fn backups_are_never_written_over_and_without_one_nothing_is_changed() {
 }
 
 #[test]
+fn backups_do_not_go_among_the_channels_of_what_is_checked() {
+    let place = Place::new();
+    let mut bytes = place.bytes(Format::V1, &records());
+    bytes[fourth(Format::V1)] ^= 1;
+    let path = place.write(number(), &bytes);
+    let (data, slot) = (place.data(), path.parent().unwrap());
+    let link = place.dir.path().join("link");
+    std::os::unix::fs::symlink(data.join("log"), &link).unwrap();
+    let before = files(place.dir.path());
+    let run = |backups: &Path, checked: &Path| {
+        run_with(&["--repair", "--write", "--backup-dir", backups.to_str().unwrap()], checked)
+    };
+    for backups in [
+        data.clone(),
+        data.join("log"),
+        data.join("other/deep"),
+        data.join(".hidden"),
+        slot.to_path_buf(),
+        data.join("none/../log"),
+        data.join(".damaged/../log"),
+        data.join("../data/log"),
+        link.clone(),
+        link.join("new"),
+    ] {
+        for checked in [&data, slot.parent().unwrap(), slot, &path, &link.join("0000000057").join("275")] {
+            assert_eq!(run(&backups, checked), (2, String::new()), "{} {}", backups.display(), checked.display());
+        }
+    }
+    assert_eq!(files(place.dir.path()), before);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    let refusal = backup::refusal(&data.join("log"), std::slice::from_ref(&data)).unwrap();
+    assert!(refusal.contains("log: backups do not go among the channels of the data directory "), "{refusal}");
+    for backups in
+        [data.join(".damaged"), data.join(".damaged/deep"), link.join("../../next"), place.data().with_extension("old")]
+    {
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(run(&backups, &data).0, 3, "{}", backups.display());
+    }
+}
+
+#[test]
 fn a_data_directory_that_a_node_holds_is_read_and_not_written() {
     let place = Place::new();
     let mut bytes = place.bytes(Format::V1, &records());

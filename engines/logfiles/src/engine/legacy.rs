@@ -157,6 +157,7 @@ fn answer(core: &Rc<Core>, peer: &Peer, waker: &Waker, request: &Request<'_>, ou
         Request::GetRangeRegex { range, mode, pattern, .. } => batches(limits(&range), filter(mode, pattern)),
         Request::PutBatch { batch, .. } => match put_batch::store(core, channel, batch) {
             Outcome::Status(code) => status(code, out),
+            Outcome::Empty => settle(core, channel),
             Outcome::Broken(reason) => Answer::Close(reason),
         },
         Request::Redistribute { fraction, nodes } => redistribute(core, fraction, &nodes, out),
@@ -259,6 +260,25 @@ fn remove(core: &Core, channel: &str, out: &mut Vec<u8>) -> Answer {
         let _ = done.send(status);
     });
     Answer::Later(removed)
+}
+
+/// Answers when everything that came before is durable: by an empty batch another node asks for that, before it removes
+/// what it has sent. The published node answers one with Ok as well.
+fn settle(core: &Core, channel: &str) -> Answer {
+    let (done, settled) = oneshot::channel();
+    let (storage, channel) = (Rc::<Storage>::clone(&core.storage), channel.to_owned());
+    tokio::task::spawn_local(async move {
+        let status = match storage.settle(&channel).await {
+            Ok(()) => Status::Ok,
+            Err(problem) => {
+                error!(target: "node.storage", channel, %problem, "records that another node has sent are not durable");
+                Status::Error
+            }
+        };
+        // The client may have gone.
+        let _ = done.send(status);
+    });
+    Answer::Later(settled)
 }
 
 fn redistribute(core: &Rc<Core>, fraction: f32, nodes: &Nodes<'_>, out: &mut Vec<u8>) -> Answer {

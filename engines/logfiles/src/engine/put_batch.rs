@@ -15,6 +15,8 @@ const KEEP_PLAIN: usize = 1 << 20;
 pub(super) enum Outcome {
     /// The answer.
     Status(Status),
+    /// There was nothing in it: what came before it is to be made durable.
+    Empty,
     /// It is no batch: the connection is dropped, nothing was stored.
     Broken(&'static str),
 }
@@ -34,6 +36,9 @@ pub(super) fn store(core: &Core, channel: &str, payload: &[u8]) -> Outcome {
 }
 
 fn store_plain(core: &Core, channel: &str, plain: &[u8]) -> Outcome {
+    if plain.is_empty() {
+        return Outcome::Empty;
+    }
     let mut ours = true;
     for pair in Pairs::new(plain) {
         let Some(Key(key)) = pair.ok().and_then(|(key, _)| Key::from_hex16(key)) else {

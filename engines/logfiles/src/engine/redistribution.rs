@@ -1,16 +1,20 @@
 //! Giving a part of the records away (protocol §1.7, §3.3).
 //!
 //! Bucket by bucket, with the probability that was asked for: everything that was put before is brought to the file,
-//! the records of the file are sent, and only when a node has answered Ok to each of them, and all that are known to be in
-//! the file were among them, that part of the file is removed. What is put meanwhile stays.
+//! and the records of the file are sent. When a node has answered Ok to each of them, and all that are known to be in
+//! the file were among them, it is asked by an empty batch, for many buckets at once, whether they are durable: a node of
+//! this kind answers Ok when they are. Only then that part of the file is removed. What is put meanwhile stays.
 //!
 //! Whatever dies when, a record is at one node at least. It is at two when an answer was lost, when a node has refused a
-//! batch in the middle, or when this node dies between the last answer and the removal: a batch is then sent again. The
-//! receiver cannot tell it from one that is the same by chance: records may be there as often as they were put.
+//! batch in the middle, when its connection broke before it was asked, or when this node dies before the removal: a batch
+//! is then sent again. The receiver cannot tell it from one that is the same by chance: records may be there as often as
+//! they were put.
 //!
 //! A bucket with records that no node takes, because they lie outside of all ranges or have no value, stays.
 //!
 //! It goes on when the client that asked for it has gone, and ends where it is when the node stops.
+
+mod targets;
 
 use std::cell::RefCell;
 use std::net::SocketAddrV4;
@@ -20,8 +24,6 @@ use std::time::Duration;
 
 use overstory_model::State;
 use overstory_node::inspect::Finding;
-use overstory_node::peer_node::PeerNode;
-use overstory_node::throttle::Throttle;
 use overstory_node::wake::{Sleeper, Waker};
 use overstory_swarm::batch::{self, Pairs};
 use overstory_swarm::legacy::Status;
@@ -33,6 +35,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::targets::{Connection, Targets};
 use super::core::{Action, Core};
 use crate::bucket::{BucketNumber, KeyRange, Ranges};
 use crate::catalogue::Entry;
@@ -51,6 +54,13 @@ const ATTEMPTS: u32 = 30;
 
 /// Channels or buckets that are looked at in one go.
 const PORTION: usize = 1000;
+
+/// Buckets, and bytes of values in them, that are sent before it is asked whether they are durable.
+const UNCONFIRMED: usize = 1000;
+const UNCONFIRMED_BYTES: u64 = 64 << 20;
+
+/// So often a bucket is sent to nodes that then do not say that it is durable.
+const SENDINGS: u32 = 5;
 
 /// The redistribution of a node, if one is running.
 #[derive(Default)]
@@ -136,7 +146,7 @@ pub(super) fn start(
 async fn run(core: Rc<Core>, fraction: f32, mut targets: Targets, done: oneshot::Sender<Status>) {
     let begun = Instant::now();
     let mut last: Option<Box<str>> = None;
-    let (mut buckets, mut kept) = (0_u64, 0_u64);
+    let (mut sent, mut ended) = (Vec::new(), Ended::default());
     loop {
         let channels = core.storage.channels(last.as_deref(), PORTION);
         for channel in &channels {
@@ -148,12 +158,11 @@ async fn run(core: Rc<Core>, fraction: f32, mut targets: Targets, done: oneshot:
                     if rand::rng().random::<f32>() >= fraction {
                         continue;
                     }
-                    match give_away(&core, channel, number, &mut targets).await {
-                        Given::Moved => buckets += 1,
-                        Given::Kept => {
-                            kept += 1;
-                            core.redistribution.keeps(channel, number);
-                        }
+                    let given = give_away(&core, channel, number, &mut targets, 1).await;
+                    ended.take(&core, channel, number, given, &mut sent);
+                    let bytes: u64 = sent.iter().map(|sent: &Sent| sent.entry.bytes).sum();
+                    if sent.len() >= UNCONFIRMED || bytes >= UNCONFIRMED_BYTES {
+                        confirm(&core, &mut targets, &mut sent, &mut ended).await;
                     }
                 }
                 behind = Some(end);
@@ -164,6 +173,8 @@ async fn run(core: Rc<Core>, fraction: f32, mut targets: Targets, done: oneshot:
             break;
         }
     }
+    confirm(&core, &mut targets, &mut sent, &mut ended).await;
+    let Ended { moved: buckets, kept } = ended;
     info!(
         target: "node.request",
         buckets, kept, seconds = begun.elapsed().as_secs_f64(), "redistribution finished"
@@ -174,16 +185,99 @@ async fn run(core: Rc<Core>, fraction: f32, mut targets: Targets, done: oneshot:
 
 /// What became of a bucket.
 enum Given {
+    /// There is nothing of it here any more.
     Moved,
     Kept,
+    /// Nodes have taken it, which may not have made it durable.
+    Sent(Box<Sent>),
+}
+
+/// A bucket that nodes have taken.
+struct Sent {
+    view: BucketView,
+    entry: Entry,
+    /// By which connections.
+    by: Vec<Connection>,
+    /// How often it was sent.
+    times: u32,
+}
+
+/// How many buckets have gone and stayed.
+#[derive(Default)]
+struct Ended {
+    moved: u64,
+    kept: u64,
+}
+
+impl Ended {
+    fn take(&mut self, core: &Core, channel: &str, number: BucketNumber, given: Given, sent: &mut Vec<Sent>) {
+        match given {
+            Given::Moved => self.moved += 1,
+            Given::Kept => {
+                self.kept += 1;
+                core.redistribution.keeps(channel, number);
+            }
+            Given::Sent(one) => sent.push(*one),
+        }
+    }
+}
+
+/// Removes what was sent when those that have it say that it is durable. What they do not say that of is sent again.
+async fn confirm(core: &Core, targets: &mut Targets, sent: &mut Vec<Sent>, ended: &mut Ended) {
+    while !sent.is_empty() {
+        let by_all = sent.iter().flat_map(|sent| sent.by.iter().map(|by| (*by, &sent.view.channel)));
+        let good = targets.confirm(by_all).await;
+        let mut again = Vec::new();
+        for one in std::mem::take(sent) {
+            let channel = Arc::clone(&one.view.channel);
+            let is_durable = one.by.iter().all(|by| good.contains(&(*by, Arc::clone(&channel))));
+            if is_durable {
+                let number = one.view.number;
+                let given = take_away(core, one).await;
+                ended.take(core, &channel, number, given, &mut again);
+            } else {
+                again.push(one);
+            }
+        }
+        for one in again {
+            let (channel, number, times) = (Arc::clone(&one.view.channel), one.view.number, one.times);
+            warn!(target: "node.request", channel = &*channel, bucket = %number, times, "bucket sent, but not known to be durable");
+            let given = if times < SENDINGS {
+                give_away(core, &channel, number, targets, times + 1).await
+            } else {
+                Given::Kept
+            };
+            ended.take(core, &channel, number, given, sent);
+        }
+    }
+}
+
+/// Removes what has arrived.
+async fn take_away(core: &Core, sent: Sent) -> Given {
+    let Sent { view, entry, .. } = sent;
+    core.count(Action::Redistributed, entry.records, entry.bytes);
+    // Whatever is wrong here, it is not sent once more.
+    for _ in 0..ATTEMPTS {
+        let Err(problem) = core.storage.take_front(&view, &entry).await else { return Given::Moved };
+        warn!(
+            target: "node.request",
+            channel = &*view.channel, bucket = %view.number, %problem, "bucket sent away and still here"
+        );
+        tokio::time::sleep(RETRY).await;
+    }
+    Given::Kept
 }
 
 /// Sends a bucket away, however long it takes until a node has it.
-async fn give_away(core: &Core, channel: &str, number: BucketNumber, targets: &mut Targets) -> Given {
+async fn give_away(core: &Core, channel: &str, number: BucketNumber, targets: &mut Targets, times: u32) -> Given {
     targets.next();
     for _ in 0..ATTEMPTS {
         match attempt(core, channel, number, targets).await {
-            Ok(given) => return given,
+            Ok(Attempt::Sent(view, entry)) => {
+                return Given::Sent(Box::new(Sent { view, entry, by: targets.taken_by(), times }));
+            }
+            Ok(Attempt::Gone) => return Given::Moved,
+            Ok(Attempt::Stays) => return Given::Kept,
             Err(Again(problem)) => {
                 warn!(target: "node.request", channel, bucket = %number, problem, "bucket not sent away");
                 tokio::time::sleep(RETRY).await;
@@ -202,15 +296,22 @@ impl From<Unwritten> for Again {
     }
 }
 
-async fn attempt(core: &Core, channel: &str, number: BucketNumber, targets: &mut Targets) -> Result<Given, Again> {
-    let Some((mut view, mut entry)) = core.storage.file_view(channel, number).await? else { return Ok(Given::Moved) };
+/// How an attempt has ended.
+enum Attempt {
+    Gone,
+    Stays,
+    Sent(BucketView, Entry),
+}
+
+async fn attempt(core: &Core, channel: &str, number: BucketNumber, targets: &mut Targets) -> Result<Attempt, Again> {
+    let Some((mut view, mut entry)) = core.storage.file_view(channel, number).await? else { return Ok(Attempt::Gone) };
     if !entry.counted {
         core.storage.rescan(channel, number).await?;
-        let Some(again) = core.storage.file_view(channel, number).await? else { return Ok(Given::Moved) };
+        let Some(again) = core.storage.file_view(channel, number).await? else { return Ok(Attempt::Gone) };
         (view, entry) = again;
     }
     if entry.records == 0 {
-        return Ok(Given::Moved);
+        return Ok(Attempt::Gone);
     }
     if lacks_value(core, view.clone()).await? {
         warn!(
@@ -218,27 +319,22 @@ async fn attempt(core: &Core, channel: &str, number: BucketNumber, targets: &mut
             channel, bucket = %number, records = entry.records,
             "bucket kept here: it has a record without a value, which no node takes from another"
         );
-        return Ok(Given::Kept);
+        return Ok(Attempt::Stays);
     }
+    targets.begin();
     let (sent, refused) = send(core, view.clone(), targets).await?;
     if refused || sent != (entry.records, entry.bytes) {
-        return Ok(keep(core, channel, number, &entry, (sent.0, refused)));
+        keep(core, channel, number, &entry, (sent.0, refused));
+        return Ok(Attempt::Stays);
     }
-    core.count(Action::Redistributed, sent.0, sent.1);
-    // It has arrived: whatever is wrong here, it is not sent once more.
-    for _ in 0..ATTEMPTS {
-        let Err(problem) = core.storage.take_front(&view, &entry).await else { return Ok(Given::Moved) };
-        warn!(target: "node.request", channel, bucket = %number, %problem, "bucket sent away and still here");
-        tokio::time::sleep(RETRY).await;
-    }
-    Ok(Given::Kept)
+    Ok(Attempt::Sent(view, entry))
 }
 
 /// Leaves a bucket where it is: removing it would remove what nobody could read, or nobody takes.
-fn keep(core: &Core, channel: &str, number: BucketNumber, entry: &Entry, (sent, refused): (u64, bool)) -> Given {
+fn keep(core: &Core, channel: &str, number: BucketNumber, entry: &Entry, (sent, refused): (u64, bool)) {
     // The channel may have been removed meanwhile.
     if core.storage.entry(channel, number).is_none() {
-        return Given::Kept;
+        return;
     }
     let records = entry.records;
     if refused {
@@ -253,14 +349,13 @@ fn keep(core: &Core, channel: &str, number: BucketNumber, entry: &Entry, (sent, 
             "bucket sent away and kept here too: a part of it cannot be read"
         );
     }
-    Given::Kept
 }
 
 /// Sends the records of a file; how many, and the bytes of their values, and whether it ended because no node takes more.
 async fn send(core: &Core, view: BucketView, targets: &mut Targets) -> Result<((u64, u64), bool), Again> {
     let (waker, sleeper) = Sleeper::new();
     let channel = Arc::clone(&view.channel);
-    let compress = targets.nodes.iter().any(|node| core.settings.compresses(node.address()));
+    let compress = targets.addresses().any(|address| core.settings.compresses(address));
     let mut scan = read(core, view, compress, waker);
     let (mut records, mut bytes, mut message) = (0, 0, Vec::new());
     loop {
@@ -327,53 +422,6 @@ impl Views for OneBucket {
         if after.is_none() {
             out.push(self.0.clone());
         }
-    }
-}
-
-/// Who gets the records.
-struct Targets {
-    nodes: Vec<PeerNode>,
-    turn: usize,
-    warnings: Throttle,
-}
-
-impl Targets {
-    fn new(addresses: Vec<SocketAddrV4>) -> Self {
-        let nodes: Vec<_> = addresses.into_iter().map(PeerNode::new).collect();
-        Self { turn: nodes.len().saturating_sub(1), nodes, warnings: Throttle::default() }
-    }
-
-    /// The next bucket goes to the next node.
-    fn next(&mut self) {
-        self.turn = (self.turn + 1) % self.nodes.len().max(1);
-    }
-
-    /// Sends a request to the node in turn, or to another one if that does not take it, until one does. Whether one did:
-    /// not if all of them, one after another, have said that they never will.
-    async fn send(&mut self, request: &[u8], redistribution: &Redistribution) -> bool {
-        let (mut failed, mut never) = (0, 0);
-        while let Some(node) = self.nodes.get_mut(self.turn) {
-            let address = node.address();
-            let Err(problem) = node.send(request).await else {
-                redistribution.waits.take();
-                return true;
-            };
-            if self.warnings.allows() {
-                warn!(target: "node.request", %address, %problem, "batch not taken by a node");
-            }
-            redistribution.waits(format!("{address}: {problem}"));
-            never = if problem.is_final() { never + 1 } else { 0 };
-            if never >= self.nodes.len() {
-                redistribution.waits.take();
-                return false;
-            }
-            self.next();
-            failed += 1;
-            if failed % self.nodes.len() == 0 {
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-        false
     }
 }
 

@@ -101,6 +101,18 @@ impl Storage {
         self.ask(Job::Flush).await
     }
 
+    /// Waits until everything that was put into a channel before is durable, whatever the mode.
+    ///
+    /// # Errors
+    /// Some of it cannot be written or made durable, or the writer has ended.
+    pub async fn settle(&self, channel: &str) -> Result<(), Unwritten> {
+        self.state.borrow_mut().seal_all();
+        self.ask(Job::Settle).await?;
+        let state = self.state.borrow();
+        let bad = state.catalogue.channel(channel).and_then(|id| state.bad_of(id));
+        bad.map_or(Ok(()), |(key, why)| Err(Unwritten(format!("{channel}/{} cannot be written: {why}", key.number))))
+    }
+
     /// Writes what is left, makes everything durable and ends the writer. No record is taken from now on.
     ///
     /// # Errors

@@ -174,9 +174,17 @@ impl State {
 
     /// Whether a channel has so many buckets that cannot be written that others will be no better.
     fn is_bad(&self, id: ChannelId) -> bool {
+        self.all_bad_of(id).nth(MANY_BAD - 1).is_some()
+    }
+
+    fn all_bad_of(&self, id: ChannelId) -> impl Iterator<Item = (&Key, &String)> {
         let (first, last) = (BucketNumber::of(0), BucketNumber::of(u64::MAX));
-        let of_channel = Key { channel: id, number: first }..=Key { channel: id, number: last };
-        self.bad.range(of_channel).nth(MANY_BAD - 1).is_some()
+        self.bad.range(Key { channel: id, number: first }..=Key { channel: id, number: last })
+    }
+
+    /// The first bucket of a channel that cannot be written, and why.
+    pub(super) fn bad_of(&self, id: ChannelId) -> Option<(&Key, &String)> {
+        self.all_bad_of(id).next()
     }
 
     fn open(&mut self, key: Key) -> usize {

@@ -69,6 +69,9 @@ pub(crate) struct Writer {
     pub(super) checkpointing: Option<std::thread::JoinHandle<()>>,
     /// A checkpoint was asked for while one was under way.
     pub(super) checkpoint_again: bool,
+    /// Who waits for the checkpoint that is under way, and for the one behind it.
+    pub(super) settling: Vec<Answer<()>>,
+    pub(super) unsettled: Vec<Answer<()>>,
     /// Channels and buckets whose removal has overtaken their writes; the latter up to a serial number.
     pub(super) gone: HashSet<ChannelId>,
     pub(super) obsolete: HashMap<Key, u64>,
@@ -118,6 +121,8 @@ impl Writer {
             checkpoints: 0,
             checkpointing: None,
             checkpoint_again: false,
+            settling: Vec::new(),
+            unsettled: Vec::new(),
             gone: HashSet::new(),
             obsolete: HashMap::new(),
             told: Figures::default(),
@@ -264,6 +269,10 @@ impl Writer {
                 }
             }
             Job::Release(key) => self.release(key),
+            Job::Settle(answer) => {
+                self.unsettled.push(answer);
+                self.begin_checkpoint();
+            }
             Job::Flush(answer) => self.out.push(Done::Answer(answer, Ok(()))),
             Job::Close(answer) => {
                 let lost = self.last_try();

@@ -110,16 +110,17 @@ impl Writer {
     /// the checkpoint.
     pub(super) fn begin_checkpoint(&mut self) {
         if self.sync_failed {
-            return;
+            return self.settled();
         }
         if self.checkpointing.is_some() {
             // What was written since that one began is for another one.
             self.checkpoint_again = true;
             return;
         }
+        self.settling.append(&mut self.unsettled);
         if !self.states.values().any(|state| state.touched) {
             self.checkpoints += 1;
-            return;
+            return self.settled();
         }
         let mut durable = Durable::new(self.due(true), self.files.take_pending());
         let (syncers, queue) = (Arc::clone(&self.syncers), Arc::clone(&self.queue));
@@ -128,7 +129,7 @@ impl Writer {
             durable.make(&syncers, || ());
             if let Err(error) = &durable.result {
                 self.cannot_sync(error);
-                return;
+                return self.settled();
             }
             self.set_back(&mut durable.buckets);
             queue.push(Job::Durable(Box::new(durable)));
@@ -141,8 +142,21 @@ impl Writer {
         match std::thread::Builder::new().name("logfiles-sync".into()).spawn(work) {
             Ok(thread) => self.checkpointing = Some(thread),
             // What was taken is not known to be durable any more.
-            Err(error) => self.cannot_sync(&error),
+            Err(error) => {
+                self.cannot_sync(&error);
+                self.settled();
+            }
         }
+    }
+
+    /// Answers those that wait for the checkpoint that has ended; if nothing becomes durable any more, all.
+    fn settled(&mut self) {
+        if self.sync_failed {
+            self.settling.append(&mut self.unsettled);
+        }
+        let failed = self.sync_failed;
+        let result = || if failed { Err(Unwritten("records cannot be made durable".into())) } else { Ok(()) };
+        self.out.extend(self.settling.drain(..).map(|answer| Done::Answer(answer, result())));
     }
 
     /// Says in the log what is durable.
@@ -152,6 +166,7 @@ impl Writer {
         }
         if let Err(error) = &durable.result {
             self.cannot_sync(error);
+            self.settled();
             return Ok(());
         }
         self.set_back(&mut durable.buckets);
@@ -184,6 +199,7 @@ impl Writer {
                 self.forget(due.key);
             }
         }
+        self.settled();
         Ok(())
     }
 

@@ -66,8 +66,17 @@ async fn serve(
                 break;
             }
             let step = engine.legacy(&peer(), &Waker::noop(), &input, &mut out);
-            let LegacyStep::Done { consumed, .. } = step else { continue };
-            requests.set(requests.get() + 1);
+            let consumed = match step {
+                LegacyStep::Done { consumed, .. } => {
+                    requests.set(requests.get() + 1);
+                    consumed
+                }
+                LegacyStep::Later { consumed, reply, .. } => {
+                    out = reply.await;
+                    consumed
+                }
+                _ => continue,
+            };
             input.drain(..consumed);
             if treat.pop_front().is_some() {
                 break;

@@ -95,7 +95,7 @@ fn script(disk: &SimDisk, options: StorageOptions, seed: u64, told: &mut Told) -
                 }
                 told.all(true);
             }
-            match random.random_range(0..5) {
+            match random.random_range(0..6) {
                 0 | 1 => {
                     if !unless_cut(disk, storage.flush()).await {
                         return false;
@@ -119,6 +119,12 @@ fn script(disk: &SimDisk, options: StorageOptions, seed: u64, told: &mut Told) -
                     told.all(true);
                 }
                 3 => storage.state.borrow().give(Job::Checkpoint),
+                4 => {
+                    if !unless_cut(disk, storage.settle("v1")).await {
+                        return false;
+                    }
+                    told.all(true);
+                }
                 _ => {}
             }
         }
