@@ -15,6 +15,12 @@ pub fn random(below: u64) -> u64 {
     RandomState::new().build_hasher().finish() % below
 }
 
+/// How often something that depends on luck is tried: more often when `OVERSTORY_TEST_LONG` is set.
+#[must_use]
+pub fn rounds(usual: u32, long: u32) -> u32 {
+    if std::env::var_os("OVERSTORY_TEST_LONG").is_some() { long } else { usual }
+}
+
 /// Lets a random time pass, so that a kill meets the process anywhere.
 pub fn some_microseconds(at_most: u64) {
     let until = Instant::now() + Duration::from_micros(random(at_most));

@@ -11,12 +11,12 @@ use overstory_swarm::legacy::Status;
 use overstory_swarm::legacy::dls::Request as LegacyRequest;
 use overstory_swarm::neo::dls::Request as NeoRequest;
 use overstory_testkit::node::NodeInstance;
-use overstory_testkit::trouble::{for_a_while, random, some_microseconds};
+use overstory_testkit::trouble::{self, for_a_while, random, some_microseconds};
 
 use super::client::{Legacy, Neo, Record, hex};
 use super::rig::{Mode, check, instance};
 
-const ROUNDS: u32 = 5;
+const ROUNDS: (u32, u32) = (5, 50);
 /// Requests that are in flight at a time, and records of a batch.
 const WINDOW: u64 = 48;
 /// Bytes of a bucket's buffer, bytes that may wait for the writer, and how long a record may.
@@ -100,7 +100,7 @@ fn rounds(mode: Mode) {
     let mut channels = PLANS.map(channel);
     let answers = AtomicUsize::new(0);
     let (mut missing, mut slowest) = (0, Duration::ZERO);
-    for _ in 0..ROUNDS {
+    for _ in 0..trouble::rounds(ROUNDS.0, ROUNDS.1) {
         let begin = Instant::now();
         let process = node.start();
         slowest = slowest.max(begin.elapsed());
@@ -172,7 +172,6 @@ fn rounds(mode: Mode) {
     }
     println!("{}: {} answered, {missing} missing, slowest start {slowest:?}", mode.name(), answers.into_inner());
     assert!(mode == Mode::Interval || missing == 0);
-    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
 }
 
 /// Ends the reader when a round ends, well or not.
