@@ -29,7 +29,7 @@ async fn a_full_archive_queue_refuses_nothing_drops_the_oldest_and_every_dropped
     let mut taker = consumer(&config, ENGINE_ARCHIVE, 300);
     assert!(matches!(next(&mut taker).await, Consumed::Subscribed));
     taker.close().await;
-    let publisher = publisher(&without(&config), "source", 256);
+    let publisher = publisher(&without(&config), "source", 256).await;
     let outcomes = publisher.publish_all((0..35).map(numbered).collect()).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(ready(&config, ENGINE_EVENTS).await, 35);
@@ -56,7 +56,7 @@ async fn an_archive_that_is_switched_off_keeps_what_waits_gets_nothing_more_and_
     let counts = queues::queue_counts(&config, &[ENGINE_ARCHIVE]).await.unwrap();
     assert_eq!(counts[0].consumers, 1, "a standby is not counted");
     standby.close().await;
-    let publisher = publisher(&off, "source", 256);
+    let publisher = publisher(&off, "source", 256).await;
     publisher.publish(numbered(0)).await.unwrap();
     next_batch(&mut taker).await;
     taker.close().await;

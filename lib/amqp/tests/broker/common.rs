@@ -25,12 +25,25 @@ pub(crate) fn options(name: &str, window: usize, spool: Option<(&Path, u64)>) ->
     PublisherOptions { name: name.to_owned(), window, spool }
 }
 
-pub(crate) fn publisher(config: &AmqpConfig, name: &str, window: usize) -> Publisher {
-    Publisher::start(config.clone(), options(name, window, None), Shutdown::new()).unwrap()
+/// A publisher that has yet to connect. What it is given before it has, it refuses or spools after a second, and to
+/// connect and declare takes longer on a busy machine.
+pub(crate) fn starting(config: &AmqpConfig, options: PublisherOptions) -> Publisher {
+    Publisher::start(config.clone(), options, Shutdown::new()).unwrap()
 }
 
-pub(crate) fn spooling(config: &AmqpConfig, name: &str, dir: &Path, max_bytes: u64) -> Publisher {
-    Publisher::start(config.clone(), options(name, 32, Some((dir, max_bytes))), Shutdown::new()).unwrap()
+/// A publisher without a spool that is connected.
+pub(crate) async fn publisher(config: &AmqpConfig, name: &str, window: usize) -> Publisher {
+    connected(starting(config, options(name, window, None))).await
+}
+
+/// A publisher with a spool that is connected.
+pub(crate) async fn spooling(config: &AmqpConfig, name: &str, dir: &Path, max_bytes: u64) -> Publisher {
+    connected(starting(config, options(name, 32, Some((dir, max_bytes))))).await
+}
+
+async fn connected(publisher: Publisher) -> Publisher {
+    until("the publisher to connect", || publisher.is_connected()).await;
+    publisher
 }
 
 pub(crate) fn consumer(config: &AmqpConfig, queue: &str, prefetch: u16) -> Consumer {

@@ -10,9 +10,9 @@ use overstory_runtime::Shutdown;
 use overstory_testkit::broker;
 
 async fn fill(config: &overstory_amqp::AmqpConfig, count: u32) {
-    let publisher = publisher(config, "filler", 256);
+    let publisher = publisher(config, "filler", 256).await;
     let outcomes = publisher.publish_all((0..count).map(numbered).collect()).await;
-    assert!(outcomes.iter().all(Result::is_ok));
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     publisher.close(Duration::from_secs(5)).await.unwrap();
 }
 
@@ -84,7 +84,7 @@ async fn a_standby_takes_over_where_the_active_one_stopped() {
 #[tokio::test]
 async fn a_body_above_the_limit_is_announced_but_not_handed_out() {
     let config = broker::shared().unwrap();
-    let publisher = publisher(&config, "large", 4);
+    let publisher = publisher(&config, "large", 4).await;
     let body = Bytes::from(vec![b'x'; 3000]);
     publisher.publish(Outgoing { body: body.clone(), ..numbered(0) }).await.unwrap();
     publisher.publish(numbered(1)).await.unwrap();
@@ -107,9 +107,10 @@ async fn a_body_above_the_limit_is_announced_but_not_handed_out() {
 #[tokio::test]
 async fn the_byte_budget_bounds_what_is_unacknowledged_and_shrinks_the_prefetch() {
     let config = broker::shared().unwrap();
-    let publisher = publisher(&config, "bulk", 64);
+    let publisher = publisher(&config, "bulk", 64).await;
     let bulk = |n| Outgoing { body: Bytes::from(vec![b'x'; 10_000]), ..numbered(n) };
-    publisher.publish_all((0..100).map(bulk).collect()).await;
+    let outcomes = publisher.publish_all((0..100).map(bulk).collect()).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     let options = ConsumerOptions { byte_budget: 100_000, ..ConsumerOptions::new(ENGINE_EVENTS, "budget") };
     let mut consumer = Consumer::start(config.clone(), options, Shutdown::new());
     let mut taken = Vec::new();
@@ -136,11 +137,10 @@ async fn the_byte_budget_bounds_what_is_unacknowledged_and_shrinks_the_prefetch(
 #[tokio::test]
 async fn a_batch_waits_a_moment_for_company_when_told_to() {
     let config = broker::shared().unwrap();
-    let options =
-        ConsumerOptions { linger: Duration::from_millis(500), ..ConsumerOptions::new(ENGINE_EVENTS, "linger") };
+    let options = ConsumerOptions { linger: Duration::from_secs(3), ..ConsumerOptions::new(ENGINE_EVENTS, "linger") };
     let mut consumer = Consumer::start(config.clone(), options, Shutdown::new());
     assert!(matches!(next(&mut consumer).await, Consumed::Subscribed));
-    let publisher = publisher(&config, "drip", 4);
+    let publisher = publisher(&config, "drip", 4).await;
     let (batch, ()) = tokio::join!(next_batch(&mut consumer), async {
         for n in 0..3 {
             publisher.publish(numbered(n)).await.unwrap();

@@ -1,8 +1,6 @@
 //! Dead letters against a real broker.
 
-use std::time::Duration;
-
-use crate::common::{Inbox, publisher};
+use crate::common::{Inbox, PATIENCE, publisher};
 use bytes::Bytes;
 use overstory_amqp::dead::{self, DeadError, Selection, dead_letter};
 use overstory_amqp::topology::{ENGINE_DEAD, ENGINE_EVENTS, EVENTS};
@@ -11,12 +9,12 @@ use overstory_model::Timestamp;
 use overstory_testkit::broker;
 
 async fn lay_down(config: &AmqpConfig, letters: &[(&str, &str, &str)]) {
-    let publisher = publisher(config, "undertaker", 16);
+    let publisher = publisher(config, "undertaker", 16).await;
     for (number, (id, exchange, reason)) in letters.iter().enumerate() {
         let body = Bytes::from(number.to_string());
         let delivery = Delivery { message_id: Some((*id).into()), ..Delivery::local(exchange, "a.b", body) };
         let letter = dead_letter(&delivery, ENGINE_EVENTS, reason, "what exactly", Timestamp(1000));
-        publisher.publish_confirmed(letter, Duration::from_secs(10)).await.unwrap();
+        publisher.publish_confirmed(letter, PATIENCE).await.unwrap();
     }
 }
 

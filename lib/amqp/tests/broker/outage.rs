@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::common::{Inbox, consumer, next, next_batch, number, numbered, publisher, spooling};
+use crate::common::{
+    Inbox, PATIENCE, consumer, next, next_batch, number, numbered, options, publisher, spooling, starting,
+};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use overstory_amqp::topology::{CONFIG, ENGINE_EVENTS, EVENTS};
 use overstory_amqp::{AmqpConfig, ConsumeError, Consumed, Outgoing, PublishError, Receipt, TlsConfig, fanout, queues};
@@ -22,7 +24,7 @@ async fn nothing_with_a_receipt_is_lost_when_the_broker_is_killed_again_and_agai
     let broker = PrivateBroker::start().unwrap();
     let config = broker.vhost().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let publisher = spooling(&config, "spool", dir.path(), 8 << 20);
+    let publisher = spooling(&config, "spool", dir.path(), 8 << 20).await;
     let generator = async {
         let mut sent = 0;
         let mut receipts = Vec::new();
@@ -72,7 +74,7 @@ async fn the_spool_is_sent_by_the_next_process_when_this_one_dies() {
     let spooled = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let publisher = spooling(&away, "heir", &path, 1 << 20);
+            let publisher = starting(&away, options("heir", 32, Some((&path, 1 << 20))));
             let outcomes = publisher.publish_all((0..200).map(numbered).collect()).await;
             assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Receipt::Spooled))));
             outcomes.len()
@@ -81,7 +83,7 @@ async fn the_spool_is_sent_by_the_next_process_when_this_one_dies() {
     .join()
     .unwrap();
     broker.start_again().await.unwrap();
-    let heir = spooling(&config, "heir", dir.path(), 1 << 20);
+    let heir = spooling(&config, "heir", dir.path(), 1 << 20).await;
     let numbers = Inbox::open(&config, ENGINE_EVENTS).take_numbers(spooled).await;
     assert_eq!(numbers, (0..200).collect::<Vec<_>>());
     crate::common::until("the spool to be empty", || heir.stats().spool_messages == 0).await;
@@ -91,7 +93,7 @@ async fn the_spool_is_sent_by_the_next_process_when_this_one_dies() {
 async fn a_connection_lost_during_publish_all_fails_what_is_unconfirmed_and_nothing_else() {
     let broker = PrivateBroker::start().unwrap();
     let config = broker.vhost().unwrap();
-    let publisher = publisher(&config, "no spool", 32);
+    let publisher = publisher(&config, "no spool", 32).await;
     assert_eq!(publisher.publish(numbered(0)).await.unwrap(), Receipt::Confirmed);
     let all = publisher.publish_all((1..100_000).map(numbered).collect());
     let killed = async {
@@ -105,7 +107,7 @@ async fn a_connection_lost_during_publish_all_fails_what_is_unconfirmed_and_noth
     assert!(rest.iter().all(|outcome| matches!(outcome, Err(PublishError::Unavailable) | Ok(Receipt::Confirmed))));
     broker.start_again().await.unwrap();
     let direct = Outgoing { message_id: "last".into(), ..numbered(100_000) };
-    publisher.publish_confirmed(direct, Duration::from_secs(30)).await.unwrap();
+    publisher.publish_confirmed(direct, PATIENCE).await.unwrap();
     let mut inbox = Inbox::open(&config, ENGINE_EVENTS);
     let mut numbers = Vec::new();
     while !numbers.contains(&100_000) {
@@ -119,7 +121,7 @@ async fn a_connection_lost_during_publish_all_fails_what_is_unconfirmed_and_noth
 async fn a_consumer_comes_back_by_itself_and_never_acknowledges_across_the_gap() {
     let broker = PrivateBroker::start().unwrap();
     let config = broker.vhost().unwrap();
-    let publisher = publisher(&config, "source", 32);
+    let publisher = publisher(&config, "source", 32).await;
     publisher.publish_all((0..10).map(numbered).collect()).await;
     let mut consumer = consumer(&config, ENGINE_EVENTS, 300);
     let batch = next_batch(&mut consumer).await;
@@ -140,8 +142,8 @@ async fn under_a_memory_alarm_messages_are_spooled_and_acknowledgements_still_go
     let broker = PrivateBroker::start().unwrap();
     let config = broker.vhost().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let spooling = spooling(&config, "alarmed", dir.path(), 1 << 20);
-    let refusing = publisher(&config, "refused", 32);
+    let spooling = spooling(&config, "alarmed", dir.path(), 1 << 20).await;
+    let refusing = publisher(&config, "refused", 32).await;
     spooling.publish_all((0..10).map(numbered).collect()).await;
     refusing.publish(numbered(10)).await.unwrap();
     let mut consumer = consumer(&config, ENGINE_EVENTS, 300);
@@ -177,7 +179,7 @@ async fn a_frozen_broker_is_noticed_by_the_silence_and_messages_are_spooled() {
     let broker = PrivateBroker::start().unwrap();
     let config = broker.vhost().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let publisher = spooling(&config, "frozen", dir.path(), 1 << 20);
+    let publisher = spooling(&config, "frozen", dir.path(), 1 << 20).await;
     publisher.publish(numbered(0)).await.unwrap();
     broker.signal("-STOP").unwrap();
     let started = tokio::time::Instant::now();
@@ -194,16 +196,16 @@ async fn one_who_follows_an_exchange_is_told_when_hints_may_have_been_missed() {
     let broker = PrivateBroker::start().unwrap();
     let config = broker.vhost().unwrap();
     let mut followed = fanout::follow(config.clone(), "follower", CONFIG, "#", Shutdown::new());
-    let mut next = async || tokio::time::timeout(crate::common::PATIENCE, followed.recv()).await.unwrap().unwrap();
+    let mut next = async || tokio::time::timeout(PATIENCE, followed.recv()).await.unwrap().unwrap();
     assert!(matches!(next().await, fanout::Followed::Subscribed));
-    let publisher = publisher(&config, "rules", 4);
+    let publisher = publisher(&config, "rules", 4).await;
     let hint = || Outgoing::json(CONFIG, RoutingKey::fit("rules".into()), "{}".into());
-    publisher.publish_confirmed(hint(), Duration::from_secs(10)).await.unwrap();
+    publisher.publish_confirmed(hint(), PATIENCE).await.unwrap();
     assert!(matches!(next().await, fanout::Followed::Message(hint) if &hint.body[..] == b"{}"));
     broker.stop().await.unwrap();
     broker.start_again().await.unwrap();
     assert!(matches!(next().await, fanout::Followed::Subscribed));
-    publisher.publish_confirmed(hint(), Duration::from_secs(30)).await.unwrap();
+    publisher.publish_confirmed(hint(), PATIENCE).await.unwrap();
     assert!(matches!(next().await, fanout::Followed::Message(_)));
 }
 
@@ -213,7 +215,7 @@ async fn a_channel_that_the_broker_closes_is_rebuilt_with_the_topology() {
     let config = broker.vhost().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (spooling, refusing) =
-        (spooling(&config, "rebuilt", dir.path(), 1 << 20), publisher(&config, "rebuilt too", 32));
+        (spooling(&config, "rebuilt", dir.path(), 1 << 20).await, publisher(&config, "rebuilt too", 32).await);
     spooling.publish(numbered(0)).await.unwrap();
     refusing.publish(numbered(1)).await.unwrap();
     let mut consumer = consumer(&config, ENGINE_EVENTS, 300);
@@ -276,10 +278,10 @@ async fn an_encrypted_connection_trusts_its_authority_and_nobody_else() {
     let (port, certificate) = broker.tls().unwrap();
     let tls = |ca_file| AmqpConfig { port, tls: Some(TlsConfig { ca_file }), ..plain.clone() };
     queues::queue_counts(&tls(certificate.clone()), &[]).await.unwrap();
-    let trusting = publisher(&tls(certificate), "trusting", 32);
+    let trusting = publisher(&tls(certificate), "trusting", 32).await;
     assert_eq!(trusting.publish(numbered(7)).await.unwrap(), Receipt::Confirmed);
     assert_eq!(Inbox::open(&plain, ENGINE_EVENTS).take_numbers(1).await, [7]);
-    let doubting = publisher(&tls("/etc/ssl/certs/ca-certificates.crt".into()), "doubting", 32);
+    let doubting = starting(&tls("/etc/ssl/certs/ca-certificates.crt".into()), options("doubting", 32, None));
     let refused = doubting.publish(numbered(8)).await;
     assert!(matches!(refused, Err(PublishError::Unavailable)), "{refused:?}");
 }
