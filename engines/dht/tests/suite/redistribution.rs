@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::scope;
 
 use overstory_client::{ClientConfig, DhtClient, Identity, Registry};
@@ -92,12 +93,13 @@ impl Client {
     }
 }
 
-/// Puts, gets and removes until told to stop; gives what must be there then.
-fn load(nodes: &[&Node], keys: &[u64], seed: u64, stop: &AtomicBool) -> BTreeMap<u64, Vec<u8>> {
+/// Puts, gets and removes, tells when it has begun, and goes on until told to stop; gives what must be there then.
+fn load(nodes: &[&Node], keys: &[u64], seed: u64, begun: SyncSender<()>, stop: &AtomicBool) -> BTreeMap<u64, Vec<u8>> {
     let mut client = Client::open(nodes);
     let mut model: BTreeMap<u64, Vec<u8>> = keys.iter().map(|key| (*key, first_value(*key))).collect();
     let mut random = seed | 1;
     let mut rounds = 0u64;
+    let mut begun = Some(begun);
     while !stop.load(Ordering::Relaxed) {
         random ^= random << 13;
         random ^= random >> 7;
@@ -116,9 +118,20 @@ fn load(nodes: &[&Node], keys: &[u64], seed: u64, stop: &AtomicBool) -> BTreeMap
             }
             _ => assert_eq!(client.get(key).as_ref(), model.get(&key), "key {key:#x}"),
         }
+        if let Some(begun) = begun.take() {
+            begun.send(()).unwrap();
+        }
     }
-    assert!(rounds > 0);
     model
+}
+
+/// Ends the loads, also when the test fails: it waits for them.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn first_value(key: u64) -> Vec<u8> {
@@ -144,15 +157,19 @@ fn under_load(own: HashRange, targets: &[HashRange]) {
     let to: Vec<_> = others.iter().map(|other| other.legacy).zip(targets.iter().copied()).collect();
     let stop = AtomicBool::new(false);
     let model: BTreeMap<u64, Vec<u8>> = scope(|scope| {
+        let ending = Ending(&stop);
+        let (begun, is_begun) = sync_channel(4);
         let loads: Vec<_> = (0..4usize)
             .map(|part| {
                 let own: Vec<u64> = keys.iter().copied().skip(part).step_by(4).collect();
-                let (all, stop) = (&all, &stop);
-                scope.spawn(move || load(all, &own, part as u64 + 1, stop))
+                let (all, begun, stop) = (&all, begun.clone(), &stop);
+                scope.spawn(move || load(all, &own, part as u64 + 1, begun, stop))
             })
             .collect();
+        drop(begun);
+        assert_eq!(is_begun.iter().count(), loads.len(), "a client has failed");
         assert_eq!(redistribute(&node, own, &to), Status::Ok);
-        stop.store(true, Ordering::Relaxed);
+        drop(ending);
         loads.into_iter().flat_map(|load| load.join().unwrap()).collect()
     });
     let mut found = Vec::new();
