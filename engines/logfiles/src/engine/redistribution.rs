@@ -56,8 +56,8 @@ const ATTEMPTS: u32 = 30;
 const PORTION: usize = 1000;
 
 /// Buckets, and bytes of values in them, that are sent before it is asked whether they are durable.
-const UNCONFIRMED: usize = 1000;
-const UNCONFIRMED_BYTES: u64 = 64 << 20;
+const UNCONFIRMED: usize = 250;
+const UNCONFIRMED_BYTES: u64 = 8 << 20;
 
 /// So often a bucket is sent to nodes that then do not say that it is durable.
 const SENDINGS: u32 = 5;
