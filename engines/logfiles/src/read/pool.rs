@@ -322,7 +322,8 @@ impl Shared {
         }
     }
 
-    fn enqueue(&self, task: &Arc<Task>, state: &mut State, job: Box<Job>) {
+    fn enqueue(&self, task: &Arc<Task>, state: &mut State, mut job: Box<Job>) {
+        self.bound_files(&mut job);
         state.phase = Phase::Queued(job);
         lock(&self.queue).tasks.push_back(Arc::clone(task));
         self.work.notify_one();
@@ -339,11 +340,16 @@ impl Shared {
                 self.wake(task);
             }
         }
+        self.bound_files(&mut job);
+        state.phase = Phase::Parked(job);
+        self.count_parked(state);
+    }
+
+    /// A job that does not run keeps its files open only while there are few.
+    fn bound_files(&self, job: &mut Job) {
         if self.means.files.load(Ordering::Relaxed) > self.options.open_files {
             job.close();
         }
-        state.phase = Phase::Parked(job);
-        self.count_parked(state);
     }
 
     /// Counts what a parked job and its views keep in memory.

@@ -42,6 +42,28 @@ fn a_thousand_slow_clients_take_bounded_memory_and_files() {
     });
 }
 
+/// A request whose time is over before it has a batch goes to the end of the queue: with many of them each kept its files.
+#[test]
+fn requests_in_the_queue_keep_few_files_open() {
+    let world = World::new();
+    let expected = three_megabytes(&world);
+    node(&world, SMALL, |node| async move {
+        let nothing = || ReadRequest { filter: Filter::substring(b"not in any of them").unwrap(), ..all(Shape::Neo) };
+        let waiting: Vec<_> = (0..300).map(|_| node.start(nothing())).collect();
+        let mut most = 0;
+        for client in waiting {
+            let mut rest = std::pin::pin!(client.rest());
+            let found = std::future::poll_fn(|cx| {
+                most = most.max(node.reads.usage().files);
+                rest.as_mut().poll(cx)
+            });
+            assert_eq!(found.await.unwrap(), []);
+        }
+        assert!(most <= 4 + 2 * 2, "{most}");
+        assert_eq!(node.read(all(Shape::Neo)).await, expected);
+    });
+}
+
 /// Views with copies of write buffers, as the storage makes them, of which it is counted how many are still there.
 struct Copies {
     buckets: u64,
